@@ -1,0 +1,77 @@
+"""The data module every data set is: splits in, loaders out, facts for the model."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+
+from zoo.data.loaders import Loader, PositionSampler, Split
+
+Facts = dict[str, Any]
+
+
+class DataModule(pl.LightningDataModule):
+    """Base of all data sets. A subclass implements `read`, which fills `self.splits` and completes `self.facts`.
+
+    `facts` are what a model or a picture needs to know: channels, image_size, num_features, num_classes, class_names, mean,
+    std; a subclass passes those it states and fills in the others from the files. Values are primitives.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_size: int,
+        eval_batch_size: int = 500,
+        num_workers: int = 0,
+        in_memory: bool = False,
+        seed: int = 0,
+        facts: Facts | None = None,
+    ) -> None:
+        super().__init__()
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.num_workers, self.in_memory, self.seed = num_workers, in_memory, seed
+        self.facts: Facts = dict(facts or {})
+        self.splits: dict[str, Split] = {}
+        for name in ("batch_size", "eval_batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        if num_workers < 0:
+            raise ValueError(f"num_workers={num_workers}: must be 0 (this process) or more")
+
+    def read(self) -> None:
+        """Read the data: set `self.splits` (train, val, test; those there are) and complete `self.facts`."""
+        raise NotImplementedError
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """What turns a person's own input into the network's, as primitives, for the checkpoint."""
+        kept = ("channels", "image_size", "num_features", "mean", "std")
+        return {name: self.facts[name] for name in kept if self.facts.get(name) is not None}
+
+    def setup(self, stage: str | None = None) -> None:
+        if not self.splits:
+            self.read()
+
+    def loader(self, split: str) -> Loader:
+        """The loader of a split; training shuffles by (seed, epoch), the others keep the split's order."""
+        training = split == "train"
+        trainer = self.trainer
+        sampler = PositionSampler(
+            len(self.splits[split]),
+            self.batch_size if training else self.eval_batch_size,
+            seed=self.seed,
+            shuffle=training,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+        )
+        on_gpu = trainer is not None and trainer.strategy.root_device.type == "cuda"
+        workers = 0 if self.in_memory else self.num_workers
+        return Loader(self.splits[split], sampler, num_workers=workers, pin_memory=on_gpu)
+
+    def train_dataloader(self) -> Loader:
+        return self.loader("train")
+
+    def val_dataloader(self) -> Loader:
+        return self.loader("val")
+
+    def test_dataloader(self) -> Loader:
+        return self.loader("test")
