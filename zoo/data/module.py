@@ -22,13 +22,12 @@ class DataModule(pl.LightningDataModule):
         batch_size: int,
         eval_batch_size: int = 500,
         num_workers: int = 0,
-        in_memory: bool = False,
         seed: int = 0,
         facts: Facts | None = None,
     ) -> None:
         super().__init__()
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.num_workers, self.in_memory, self.seed = num_workers, in_memory, seed
+        self.num_workers, self.seed = num_workers, seed
         self.facts: Facts = dict(facts or {})
         self.splits: dict[str, Split] = {}
         for name in ("batch_size", "eval_batch_size"):
@@ -64,8 +63,7 @@ class DataModule(pl.LightningDataModule):
             world_size=trainer.world_size if trainer else 1,
         )
         on_gpu = trainer is not None and trainer.strategy.root_device.type == "cuda"
-        workers = 0 if self.in_memory else self.num_workers
-        return Loader(self.splits[split], sampler, num_workers=workers, pin_memory=on_gpu)
+        return Loader(self.splits[split], sampler, num_workers=self.num_workers, pin_memory=on_gpu)
 
     def train_dataloader(self) -> Loader:
         return self.loader("train")
