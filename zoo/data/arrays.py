@@ -1,0 +1,154 @@
+"""Data that fits in memory: a split over two tensors, and the data module of such splits."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.data.augment import Augment
+from zoo.data.loaders import Batch
+from zoo.data.module import DataModule
+from zoo.errors import ZooError
+from zoo.randomness import key, permutation
+
+Arrays = tuple[Tensor, Tensor]  # inputs, uint8 (N, C, H, W) or float32 (N, F); targets, int64 (N,) or float32 (N, K)
+
+
+class ArraySplit:
+    """Examples in two tensors, indexed, augmented and normalised a batch at a time.
+
+    `inputs` is uint8 (N, C, H, W), counted from 0 to 1 before normalising, or float32 (N, F). `mean` and `std` hold one
+    number for all or one for each channel or feature. Only images can be augmented.
+    """
+
+    def __init__(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        mean: Sequence[float] = (0.0,),
+        std: Sequence[float] = (1.0,),
+        augment: Augment | None = None,
+    ) -> None:
+        channels = inputs.shape[1]
+        for name, value in (("mean", mean), ("std", std)):
+            if len(value) not in (1, channels):
+                raise ValueError(f"{name}={list(value)}: must hold one number for each of {channels} channels")
+        if min(std) <= 0:
+            raise ValueError(f"std={list(std)}: must be above 0")
+        self.inputs, self.targets, self.augment = inputs, targets, augment
+        shape = (-1,) + (1,) * (inputs.ndim - 2)
+        one = 255 if inputs.dtype == torch.uint8 else 1
+        # (x / one - mean) / std as one multiplication and one addition
+        self._scale = torch.tensor([1 / (one * s) for s in std]).view(shape)
+        self._offset = (-torch.tensor(mean, dtype=torch.float64) / torch.tensor(std)).float().view(shape)
+        self._draws: tuple[int, Tensor] = (-1, torch.empty(0))  # an epoch and its draws: drawing small parts is slow
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def batch(self, epoch: int, positions: Tensor, indices: Tensor) -> Batch:
+        inputs = self.inputs.index_select(0, indices)
+        if self.augment:
+            if self._draws[0] != epoch:
+                self._draws = (epoch, self.augment.draws(epoch, torch.arange(len(self))))
+            inputs = self.augment(inputs, epoch, positions, self._draws[1].index_select(0, positions))
+        inputs = inputs.to(torch.float32).mul_(self._scale).add_(self._offset)
+        return {"input": inputs, "target": self.targets.index_select(0, indices), "position": positions}
+
+
+def stratified(targets: Tensor, held_out: int, *, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices, (N - held_out,) and (held_out,), of a seeded split that gives each class of `targets` (N,) its share."""
+    order = permutation(key(seed, "split"), len(targets))
+    rank = torch.empty_like(order)  # the place within its class, as a fraction of the class
+    for label in targets.unique():
+        members = order[targets[order] == label]
+        rank[members] = (torch.arange(len(members)) * len(targets)) // len(members)
+    chosen = torch.zeros(len(targets), dtype=torch.bool)
+    chosen[order[torch.argsort(rank[order], stable=True)[:held_out]]] = True
+    return torch.nonzero(~chosen)[:, 0], torch.nonzero(chosen)[:, 0]
+
+
+class ArrayDataModule(DataModule):
+    """A data module whose splits fit in memory. A subclass implements `arrays`; facts left None come from them."""
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 64,
+        eval_batch_size: int = 500,
+        num_workers: int = 0,
+        split_seed: int = 0,
+        seed: int = 0,
+        augment: Mapping[str, Any] | None = None,
+        channels: int | None = None,
+        image_size: int | None = None,
+        num_features: int | None = None,
+        num_classes: int | None = None,
+        class_names: Sequence[str] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            num_workers=num_workers,
+            seed=seed,
+            facts={
+                "channels": channels,
+                "image_size": image_size,
+                "num_features": num_features,
+                "num_classes": num_classes,
+                "class_names": None if class_names is None else list(class_names),
+                "mean": None if mean is None else list(mean),
+                "std": None if std is None else list(std),
+            },
+        )
+        self.split_seed = split_seed
+        self.augment = Augment(seed=seed, **augment) if augment else None
+
+    def arrays(self) -> dict[str, Arrays]:
+        """The inputs and targets of each split: train, val and test, those there are."""
+        raise NotImplementedError
+
+    def read(self) -> None:
+        arrays = self.arrays()
+        self._complete_facts(*arrays["train"])
+        self.splits = {
+            name: ArraySplit(
+                inputs,
+                targets,
+                mean=self.facts["mean"],
+                std=self.facts["std"],
+                augment=self.augment if name == "train" else None,
+            )
+            for name, (inputs, targets) in arrays.items()
+        }
+
+    def _complete_facts(self, inputs: Tensor, targets: Tensor) -> None:
+        """Fill in what no config states, and refuse what contradicts the training examples."""
+        found: dict[str, Any] = {"num_features": inputs[0].numel()}
+        if inputs.ndim == 4:
+            found |= {"channels": inputs.shape[1], "image_size": inputs.shape[-1]}
+        if targets.dtype == torch.int64:
+            found["num_classes"] = int(targets.max()) + 1
+            found["class_names"] = [str(label) for label in range(found["num_classes"])]
+        for name in ("num_features", "channels", "image_size", "num_classes"):
+            stated = self.facts[name]
+            if stated is not None and name in found and stated != found[name]:
+                raise ZooError(
+                    f"data.{name}={stated}: these data have {found[name]}; leave the value as the data set states it."
+                )
+        if self.facts["mean"] is None or self.facts["std"] is None:
+            found |= dict(zip(("mean", "std"), statistics(inputs), strict=True))
+        self.facts |= {name: value for name, value in found.items() if self.facts[name] is None}
+
+
+def statistics(inputs: Tensor) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel or feature, to four digits; images count from 0 to 1."""
+    values = inputs.transpose(0, 1).flatten(1).double()
+    if inputs.dtype == torch.uint8:
+        values /= 255
+    mean, std = values.mean(1).tolist(), values.std(1, correction=0).tolist()
+    return [round(x, 4) for x in mean], [round(x, 4) or 1.0 for x in std]  # 1: nothing to scale where all are equal
