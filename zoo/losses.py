@@ -1,0 +1,129 @@
+"""Losses by name: `loss(logits, target) → scalar`, the mean over the batch.
+
+Shapes: B batch, K classes. Targets of a classification are class numbers (B,) int64, or, after mixup and cutmix, soft
+targets (B, K), rows of which sum to 1.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+CLASSIFICATION = ("cross_entropy", "focal", "hinge")
+REGRESSION = ("mse", "l1", "huber")
+SOFT_TARGETS = ("cross_entropy", "focal")  # those that mixup and cutmix can be used with
+
+
+def classification(
+    name: str = "cross_entropy",
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: Sequence[float] | None = None,
+    focal_gamma: float = 2.0,
+    hinge_margin: float = 1.0,
+) -> Loss:
+    """Make the loss `name`: logits (B, K) and target (B,) or (B, K) to a scalar.
+
+    With class weights the mean is weighted: divided by the weights of the targets, not by B. What is returned may be a
+    module: the weights move with the task that holds it, and are not part of its state.
+    """
+    if name not in CLASSIFICATION:
+        raise ValueError(f"loss={name}: must be one of {', '.join(CLASSIFICATION)}")
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing={label_smoothing}: must be at least 0 and below 1")
+    if class_weights is not None and (min(class_weights) < 0 or max(class_weights) == 0):
+        raise ValueError(f"class_weights={list(class_weights)}: must be numbers from 0 up, not all 0")
+    if name == "cross_entropy" and class_weights is None:
+        # The common path is the plain function: nothing between the task and ATen.
+        return partial(F.cross_entropy, label_smoothing=label_smoothing) if label_smoothing else F.cross_entropy
+    if name == "cross_entropy":
+        return CrossEntropy(label_smoothing, class_weights)
+    if name == "focal":
+        if focal_gamma < 0:
+            raise ValueError(f"focal_gamma={focal_gamma}: must be 0 (cross-entropy) or more")
+        return Focal(focal_gamma, label_smoothing, class_weights)
+    if label_smoothing:
+        raise ValueError(f"label_smoothing={label_smoothing}: must be 0 with the hinge loss, which has no soft targets")
+    if hinge_margin <= 0:
+        raise ValueError(f"hinge_margin={hinge_margin}: must be above 0")
+    return Hinge(hinge_margin, class_weights)
+
+
+class _Weighted(nn.Module):
+    """Holds the class weights (K,), or None. Not persistent: they come from the config, not from training."""
+
+    weights: Tensor | None
+
+    def __init__(self, class_weights: Sequence[float] | None) -> None:
+        super().__init__()
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("weights", weights, persistent=False)
+
+    def check(self, logits: Tensor) -> None:
+        if self.weights is not None and len(self.weights) != logits.shape[1]:
+            raise ValueError(f"class_weights: must be {logits.shape[1]} numbers, one a class, not {len(self.weights)}")
+
+
+class CrossEntropy(_Weighted):
+    """−Σ_k w_k·t_k·log p_k over Σ_k w_k·t_k: torch's weighted mean, kept for soft targets, where torch divides by B."""
+
+    def __init__(self, label_smoothing: float, class_weights: Sequence[float] | None) -> None:
+        super().__init__(class_weights)
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        self.check(logits)
+        if target.ndim == 1 or self.weights is None:
+            return F.cross_entropy(logits, target, self.weights, label_smoothing=self.label_smoothing)
+        total = F.cross_entropy(logits, target, self.weights, reduction="sum", label_smoothing=self.label_smoothing)
+        return total / (target @ self.weights).sum()
+
+
+class Focal(_Weighted):
+    """−Σ_k w_k·t_k·(1 − p_k)^γ·log p_k. Lin et al. 2017, 1708.02002, eq. 4 and 5, for K classes.
+
+    The paper has hard targets; smoothed and mixed ones enter as the weights t_k of the sum, as in cross-entropy, which
+    is the case γ = 0.
+    """
+
+    def __init__(self, gamma: float, label_smoothing: float, class_weights: Sequence[float] | None) -> None:
+        super().__init__(class_weights)
+        self.gamma, self.label_smoothing = gamma, label_smoothing
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        self.check(logits)
+        classes = logits.shape[1]
+        log_p = F.log_softmax(logits, dim=1)
+        soft = F.one_hot(target, classes).to(log_p) if target.ndim == 1 else target
+        smooth = soft * (1 - self.label_smoothing) + self.label_smoothing / classes
+        # Never exactly 0: the slope of x^γ there is infinite for γ < 1, and infinity times log p = 0 is not a number.
+        missing = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
+        loss = -smooth * missing**self.gamma * log_p
+        if self.weights is None:
+            return loss.sum() / len(logits)
+        return (loss * self.weights).sum() / (soft @ self.weights).sum()
+
+
+class Hinge(_Weighted):
+    """Σ_{j≠y} max(0, margin − x_y + x_j) / K, as `nn.MultiMarginLoss`.
+
+    Weston & Watkins 1999, "Support vector machines for multi-class pattern recognition", ESANN: every wrong class that
+    comes within the margin costs. (Crammer & Singer 2001 count the worst one only.)
+    """
+
+    def __init__(self, margin: float, class_weights: Sequence[float] | None) -> None:
+        super().__init__(class_weights)
+        self.margin = margin
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        self.check(logits)
+        if target.ndim != 1:
+            raise ValueError("loss=hinge: needs class numbers, so mixup_alpha and cutmix_alpha must be 0")
+        if self.weights is None:
+            return F.multi_margin_loss(logits, target, margin=self.margin)
+        total = F.multi_margin_loss(logits, target, margin=self.margin, weight=self.weights, reduction="sum")
+        return total / self.weights[target].sum()
