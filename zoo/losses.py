@@ -15,7 +15,6 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 CLASSIFICATION = ("cross_entropy", "focal", "hinge")
 REGRESSION = ("mse", "l1", "huber")
-SOFT_TARGETS = ("cross_entropy", "focal")  # those that mixup and cutmix can be used with
 
 
 def classification(
@@ -53,6 +52,27 @@ def classification(
     return Hinge(hinge_margin, class_weights)
 
 
+def regression(name: str = "mse", *, huber_delta: float = 1.0) -> Loss:
+    """Make the loss `name`: prediction and target of one shape (B, K) to a scalar, the mean over B and K.
+
+    mse: e²; l1: |e|; huber: e²/2 where |e| ≤ δ, else δ·(|e| − δ/2) (Huber 1964, "Robust estimation of a location
+    parameter").
+    """
+    if name not in REGRESSION:
+        raise ValueError(f"loss={name}: must be one of {', '.join(REGRESSION)}")
+    if huber_delta <= 0:
+        raise ValueError(f"huber_delta={huber_delta}: must be above 0")
+    losses: dict[str, Loss] = {"mse": F.mse_loss, "l1": F.l1_loss, "huber": partial(F.huber_loss, delta=huber_delta)}
+    return partial(_same_shape, losses[name])
+
+
+def _same_shape(loss: Loss, prediction: Tensor, target: Tensor) -> Tensor:
+    # (B, 1) against (B,) would broadcast to (B, B) and train to the mean.
+    if prediction.shape != target.shape:
+        raise ValueError(f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)}: must have one shape")
+    return loss(prediction, target)
+
+
 class _Weighted(nn.Module):
     """Holds the class weights (K,), or None. Not persistent: they come from the config, not from training."""
 
@@ -63,10 +83,6 @@ class _Weighted(nn.Module):
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("weights", weights, persistent=False)
 
-    def check(self, logits: Tensor) -> None:
-        if self.weights is not None and len(self.weights) != logits.shape[1]:
-            raise ValueError(f"class_weights: must be {logits.shape[1]} numbers, one a class, not {len(self.weights)}")
-
 
 class CrossEntropy(_Weighted):
     """−Σ_k w_k·t_k·log p_k over Σ_k w_k·t_k: torch's weighted mean, kept for soft targets, where torch divides by B."""
@@ -76,7 +92,6 @@ class CrossEntropy(_Weighted):
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        self.check(logits)
         if target.ndim == 1 or self.weights is None:
             return F.cross_entropy(logits, target, self.weights, label_smoothing=self.label_smoothing)
         total = F.cross_entropy(logits, target, self.weights, reduction="sum", label_smoothing=self.label_smoothing)
@@ -95,7 +110,6 @@ class Focal(_Weighted):
         self.gamma, self.label_smoothing = gamma, label_smoothing
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        self.check(logits)
         classes = logits.shape[1]
         log_p = F.log_softmax(logits, dim=1)
         soft = F.one_hot(target, classes).to(log_p) if target.ndim == 1 else target
@@ -120,9 +134,6 @@ class Hinge(_Weighted):
         self.margin = margin
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        self.check(logits)
-        if target.ndim != 1:
-            raise ValueError("loss=hinge: needs class numbers, so mixup_alpha and cutmix_alpha must be 0")
         if self.weights is None:
             return F.multi_margin_loss(logits, target, margin=self.margin)
         total = F.multi_margin_loss(logits, target, margin=self.margin, weight=self.weights, reduction="sum")
