@@ -82,10 +82,13 @@ def _one_thread(worker: int) -> None:
 class Loader:
     """Iterable over the batches of a split; Lightning finds `sampler.set_epoch`, `state_dict` and `load_state_dict`."""
 
-    def __init__(self, split: Split, sampler: PositionSampler, *, num_workers: int = 0, pin_memory: bool = False) -> None:
+    def __init__(
+        self, split: Split, sampler: PositionSampler, *, num_workers: int = 0, pin_memory: bool = False
+    ) -> None:
         if num_workers < 0:
             raise ValueError(f"num_workers={num_workers}: must be 0 (this process) or more")
         self.split, self.sampler = split, sampler
+        self.batch_sampler = None  # Lightning asks every loader that has a sampler for it
         self._workers: DataLoader | None = None
         if num_workers:
             self._workers = DataLoader(

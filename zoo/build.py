@@ -1,0 +1,76 @@
+"""From a resolved config to objects, with the two guards that a config needs.
+
+A config may come out of a file somebody sent, and `_target_` can name any function: targets are therefore checked before
+anything is called. And a person's wrong value comes back as one sentence that names its key.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from torch import nn
+
+from zoo.errors import ZooError
+
+TRUSTED_PACKAGES = ("zoo", "torch", "torchvision")
+TRUSTED_BASES = (nn.Module, torch.optim.Optimizer, pl.LightningModule, pl.LightningDataModule)
+TRUSTED_MODULES = ("zoo.schedules", "zoo.init")  # plain classes that hold numbers
+
+
+def targets(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every (key, target) in a plain config, at any depth."""
+    if isinstance(config, dict):
+        if "_target_" in config:
+            yield key, str(config["_target_"])
+        for name, value in config.items():
+            yield from targets(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(config, list):
+        for number, value in enumerate(config):
+            yield from targets(value, f"{key}[{number}]")
+
+
+def is_trusted(target: str) -> bool:
+    """Whether a target is one of our, torch's or torchvision's classes of a kind that only computes."""
+    if target.split(".")[0] not in TRUSTED_PACKAGES:
+        return False
+    module_name, _, name = target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError, ValueError):
+        return False
+    if not inspect.isclass(found) or found.__module__.split(".")[0] not in TRUSTED_PACKAGES:
+        return False
+    return issubclass(found, TRUSTED_BASES) or found.__module__ in TRUSTED_MODULES
+
+
+def refuse_untrusted(config: dict[str, Any], source: str) -> None:
+    """Refuse a stored config that names a target other than a trusted class; nothing has been called by then."""
+    for key, target in targets({name: node for name, node in config.items() if name != "trainer"}):
+        if not is_trusted(target):
+            raise ZooError(
+                f"{source} names {key}._target_={target}, which is not a model, optimizer, task or data class of zoo, torch or "
+                "torchvision; nothing was run.\nIf you know where the file comes from, add trust=true."
+            )
+
+
+def build(config: dict[str, Any], key: str) -> Callable[..., Any]:
+    """The constructor a config node describes, its values bound: call it with the objects that no config can hold.
+
+    ValueError and TypeError of the constructor become a ZooError that names the node.
+    """
+
+    def construct(*args: Any, **objects: Any) -> Any:
+        try:
+            return instantiate(config, _convert_="all", _partial_=True)(*args, **objects)
+        except InstantiationException as error:
+            cause = error.__cause__ or error
+            raise ZooError(f"{key}: {str(cause).splitlines()[0]}") from error
+        except (ValueError, TypeError) as error:
+            raise ZooError(f"{key}: {error}") from error
+
+    return construct

@@ -1,0 +1,190 @@
+"""Checkpoints: written so that a crash at any instant leaves a whole one, read so that nothing in them can run."""
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from zoo.errors import ZooError
+from zoo.logs import log_sizes
+
+FORMAT_VERSION = 1
+BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes aside in the same folder, syncs, then renames: a reader sees the old file or the new one, never a part.
+
+    Lightning's own writes in the system's temporary folder and moves, which across file systems is a copy.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            with aside.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            if target.name == LAST and target.exists():
+                keep_previous(target)
+            os.replace(aside, target)
+        except (
+            RuntimeError
+        ) as error:  # torch's zip writer reports a full disk as "PytorchStreamWriter failed writing file"
+            aside.unlink(missing_ok=True)
+            raise OSError(
+                getattr(error.__cause__, "errno", None) or 28, f"cannot write a checkpoint ({error})", str(target)
+            ) from error
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+
+
+def keep_previous(last: Path) -> None:
+    """Make `previous.ckpt` a second name of the current `last.ckpt`, without a moment in which it is missing."""
+    link = last.with_name(f".{PREVIOUS}.{os.getpid()}.tmp")
+    link.unlink(missing_ok=True)
+    try:
+        os.link(last, link)
+    except OSError:  # a file system without hard links
+        link.write_bytes(last.read_bytes())
+    os.replace(link, last.with_name(PREVIOUS))
+
+
+class Checkpoints(Checkpoint):
+    """Saves `last.ckpt` at every epoch's end (and every `every_n_steps`), `best.ckpt` when the monitor improves.
+
+    Lightning calls `on_train_epoch_end` again when it resumes at an epoch's end: `saved_epoch` makes that call do nothing.
+    """
+
+    def __init__(
+        self, folder: Path, description: dict[str, Any], *, monitor: str, mode: str, every_n_steps: int | None
+    ) -> None:
+        if every_n_steps is not None and every_n_steps < 1:
+            raise ZooError(f"checkpoint.every_n_steps={every_n_steps}: must be at least 1, or null for once an epoch")
+        self.folder, self.description = folder, description
+        self.monitor, self.mode, self.every_n_steps = monitor, mode, every_n_steps
+        self.best_score: float | None = None
+        self.saved_epoch = -1
+        self.saved_step = 0
+        if every_n_steps is None:
+            self.on_train_batch_end = None  # type: ignore[assignment, method-assign]  # a hook not called costs nothing
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_score": self.best_score, "saved_epoch": self.saved_epoch, "saved_step": self.saved_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_score, self.saved_epoch = state_dict["best_score"], state_dict["saved_epoch"]
+        self.saved_step = state_dict["saved_step"]
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        for logger in trainer.loggers:
+            logger.save()
+        checkpoint["zoo"] = {"format_version": FORMAT_VERSION, **self.description, "logs": log_sizes(self.folder)}
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Save in mid-epoch, but only on a whole optimisation step: gradients being accumulated are not in the file."""
+        step = trainer.global_step
+        is_last_batch = batch_idx + 1 == trainer.num_training_batches
+        if step == self.saved_step or step % (self.every_n_steps or 1) or is_last_batch or trainer.should_stop:
+            return
+        pl_module.write_window()
+        self.saved_step = step
+        trainer.save_checkpoint(self.folder / "checkpoints" / LAST)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == self.saved_epoch:
+            return
+        self.saved_epoch, self.saved_step = trainer.current_epoch, trainer.global_step
+        score = trainer.callback_metrics.get(self.monitor)
+        is_best = score is not None and self.improves(float(score))
+        if is_best:
+            self.best_score = float(score)  # type: ignore[arg-type]
+            trainer.save_checkpoint(self.folder / "checkpoints" / BEST)
+        trainer.save_checkpoint(self.folder / "checkpoints" / LAST)
+
+    def improves(self, score: float) -> bool:
+        if self.best_score is None:
+            return True
+        return score > self.best_score if self.mode == "max" else score < self.best_score
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Load one of our checkpoints on the CPU: tensors and primitives only, whatever the file would like to be.
+
+    Raises ZooError for a file that is missing, damaged, not ours, of a newer format, or that needs unpickling.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ZooError(f"There is no checkpoint {path}.") from None
+    except pickle.UnpicklingError:
+        raise ZooError(
+            f"{path} was refused: it holds more than tensors and plain values, and loading it could run code.\n"
+            "Nothing was run. Checkpoints of this zoo never need that; ask where the file comes from."
+        ) from None
+    except (
+        RuntimeError,
+        EOFError,
+        zipfile.BadZipFile,
+        ValueError,
+        KeyError,
+        AssertionError,
+        AttributeError,
+        TypeError,
+        IndexError,
+    ):
+        raise ZooError(f"{path} is damaged or not a checkpoint: it cannot be read.") from None
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("zoo"), dict):
+        raise ZooError(f"{path} is not a checkpoint of this zoo: it has no `zoo` entry with config and version.")
+    version = checkpoint["zoo"].get("format_version")
+    if version != FORMAT_VERSION:
+        raise ZooError(
+            f"{path} has checkpoint format {version}; this version of the zoo reads format {FORMAT_VERSION}."
+        )
+    return checkpoint
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint a person means by a run folder (its best, as the final test used) or a file."""
+    if not path.is_dir():
+        return path
+    for name in (BEST, LAST, PREVIOUS):
+        if (path / "checkpoints" / name).exists():
+            return path / "checkpoints" / name
+    raise ZooError(f"{path} holds no checkpoint yet: expected {path / 'checkpoints' / BEST}.")
+
+
+def find_resumable(folder: Path) -> Path | None:
+    """The newest whole checkpoint to continue from, None when the run was stopped before its first.
+
+    A damaged one is named and its predecessor taken.
+    """
+    problems = []
+    for name in (LAST, PREVIOUS):
+        path = folder / "checkpoints" / name
+        if not path.exists():
+            continue
+        try:
+            read_checkpoint(path)
+        except ZooError as error:
+            problems.append(str(error).splitlines()[0])
+            continue
+        for problem in problems:
+            print(f"{problem} Continuing from its predecessor, {path.name}.")
+        return path
+    if problems:
+        raise ZooError(
+            "\n".join(problems) + f"\nNo whole checkpoint is left in {folder / 'checkpoints'}: start a new run."
+        )
+    return None

@@ -1,0 +1,112 @@
+"""Evaluation from a checkpoint alone: the same code gives a run its final scores and a person theirs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from zoo.build import build, refuse_untrusted
+from zoo.checkpoint import find_checkpoint, read_checkpoint
+from zoo.errors import ZooError
+from zoo.run import make_fast, make_task, make_trainer, quieten_lightning
+
+
+def evaluate(
+    *, ckpt_path: Path, split: str = "test", trust: bool = False, overrides: Sequence[str] = ()
+) -> dict[str, float]:
+    """Score a run folder or checkpoint file on a split and print the scores.
+
+    `overrides` are further `group=option` and `key=value` words for data, task and trainer.
+    """
+    quieten_lightning()
+    path = find_checkpoint(ckpt_path)
+    scores = evaluate_checkpoint(path, split=split, trust=trust, overrides=overrides)
+    print(f"checkpoint: {path}")
+    for name, value in scores.items():
+        print(f"{name} {value:.6g}")
+    return scores
+
+
+def evaluate_checkpoint(
+    path: Path, *, split: str = "test", trust: bool = False, overrides: Sequence[str] = (), data: Any = None
+) -> dict[str, float]:
+    """The scores of a checkpoint on a split, `{"test/accuracy": …}`; `data` spares reading it again."""
+    checkpoint = read_checkpoint(path)
+    config = checkpoint["zoo"]["config"]
+    if not trust and data is None:
+        refuse_untrusted(config, str(path))
+    if overrides:
+        config = override(config, overrides)
+    network = build(config["model"], "model")()
+    if data is None:
+        data = build(config["data"], "data")()
+        data.setup("test")
+    refuse_other_shapes(checkpoint["zoo"]["config"]["data"], data.facts)
+    if split not in data.splits:
+        raise ZooError(f"split={split}: this data has {', '.join(data.splits)}")
+    task = make_task(config, network, data)
+    load_weights(task, checkpoint["state_dict"], path)
+    task.split = split
+    if config["fast"]:
+        make_fast(network)
+    trainer = make_trainer({**config["trainer"], "profiler": None}, logger=False)
+    data.trainer = trainer
+    trainer.test(task, dataloaders=data.loader(split) if split != "train" else data.loader("train"), verbose=False)
+    return task.scores
+
+
+def load_weights(task: Any, state: dict[str, torch.Tensor], path: Path) -> None:
+    """Put the evaluated weights (the averaged ones, where there are) into the task's network."""
+    prefix = "ema." if any(name.startswith("ema.") for name in state) else "network."
+    weights = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
+    try:
+        task.network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ZooError(
+            f"{path} does not fit the network its config describes: {str(error).splitlines()[-1].strip()}"
+        ) from None
+
+
+def refuse_other_shapes(trained_on: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Other data is welcome where the network can take it."""
+    for name in ("channels", "image_size", "num_features", "num_classes"):
+        before, now = trained_on.get(name), facts.get(name)
+        if before is not None and now is not None and before != now:
+            raise ZooError(
+                f"This network was trained with {name}={before} and this data has {name}={now}: choose other data."
+            )
+
+
+def override(config: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """The stored config with further overrides; `data=fashion` takes the node from configs/."""
+    cfg = OmegaConf.create(config)
+    for word in sorted(words, key=lambda word: "." in word.split("=")[0]):  # options first, then values in them
+        name, _, value = word.partition("=")
+        if "." not in name:
+            from hydra import compose, initialize_config_dir
+
+            from zoo.checks import CONFIGS
+
+            with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+                chosen = compose("train", overrides=[word])
+            cfg[name] = OmegaConf.create(OmegaConf.to_container(chosen, resolve=True)[name])  # type: ignore[index, call-overload]
+        else:
+            OmegaConf.update(cfg, name, OmegaConf.create(f"value: {value}").value, force_add=False)
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+
+
+def load(path: str | Path, *, trust: bool = False) -> tuple[nn.Module, dict[str, Any], list[str]]:
+    """The trained network in eval mode, its preprocessing and its class names, from a run folder or a checkpoint."""
+    found = find_checkpoint(Path(path))
+    checkpoint = read_checkpoint(found)
+    described = checkpoint["zoo"]
+    if not trust:
+        refuse_untrusted(described["config"], str(found))
+    network = build(described["config"]["model"], "model")()
+    prefix = "ema." if any(name.startswith("ema.") for name in checkpoint["state_dict"]) else "network."
+    state = checkpoint["state_dict"]
+    network.load_state_dict({name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)})
+    return network.eval(), described["preprocessing"], described["class_names"]

@@ -1,0 +1,79 @@
+"""The loggers of a run, and the winding back that lets every step stand once in them after a restart."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
+
+METRICS = "metrics.csv"
+HEADER = ["step", "epoch", "name", "value"]
+
+
+class MetricsCSV(Logger):
+    """`metrics.csv`, append-only: one line a number, flushed as it is written."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.path = folder / METRICS
+        is_new = not self.path.exists() or self.path.stat().st_size == 0
+        self.file = self.path.open("a", newline="", encoding="utf-8")
+        self.writer = csv.writer(self.file, lineterminator="\n")
+        if is_new:
+            self.writer.writerow(HEADER)
+            self.file.flush()
+
+    @property
+    def name(self) -> str:
+        return ""
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing to do: config.yaml holds them."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        epoch = int(metrics.get("epoch", 0))
+        self.writer.writerows([step, epoch, name, repr(value)] for name, value in metrics.items() if name != "epoch")
+        self.file.flush()
+
+    def finalize(self, status: str) -> None:
+        self.file.flush()
+
+
+class TensorBoard(TensorBoardLogger):
+    """TensorBoard events directly in the run folder, without the hparams.yaml that config.yaml makes superfluous."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(save_dir=folder, name="", version="", default_hp_metric=False)
+
+    def save(self) -> None:
+        self.experiment.flush()
+
+    def finalize(self, status: str) -> None:
+        """Lightning finalises after `fit`; the final scores are still to come, so only flush."""
+        self.save()
+
+    def close(self) -> None:
+        self.experiment.close()
+
+
+def log_files(folder: Path) -> list[Path]:
+    return [path for path in [folder / METRICS, *sorted(folder.glob("events.out.tfevents.*"))] if path.exists()]
+
+
+def log_sizes(folder: Path) -> dict[str, int]:
+    """The length in bytes of every log now; a checkpoint stores it."""
+    return {path.name: path.stat().st_size for path in log_files(folder)}
+
+
+def rewind_logs(folder: Path, sizes: dict[str, int]) -> None:
+    """Cut every log back to its stored length, and remove those that did not exist then."""
+    for path in log_files(folder):
+        if path.name not in sizes:
+            path.unlink()
+        elif sizes[path.name] < path.stat().st_size:
+            with path.open("r+b") as file:
+                file.truncate(sizes[path.name])

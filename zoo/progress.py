@@ -1,0 +1,42 @@
+"""What a person sees while a run trains: a bar on a terminal, a line an epoch elsewhere."""
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback, RichProgressBar
+
+from zoo.tasks.base import Task
+
+
+class Bar(RichProgressBar):
+    """Lightning's rich bar with the last validation scores, redrawn every 50 batches."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=50, leave=False)
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        return {
+            name: f"{float(value):.4f}" for name, value in trainer.callback_metrics.items() if name.startswith("val/")
+        }
+
+
+class EpochLines(Callback):
+    """One line for every epoch."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.started = time.monotonic()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.sanity_checking or not isinstance(pl_module, Task):
+            return
+        scores = trainer.callback_metrics
+        shown = "  ".join(
+            f"{name} {float(scores[name]):.4f}" for name in dict.fromkeys(["val/loss", pl_module.monitor])
+        )
+        total = "?" if pl_module.engine is None else pl_module.engine.total_steps
+        seconds = time.monotonic() - self.started
+        print(
+            f"epoch {trainer.current_epoch + 1}  step {trainer.global_step}/{total}  {shown}  {seconds:.0f} s",
+            flush=True,
+        )

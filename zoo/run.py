@@ -1,0 +1,361 @@
+"""A training run from its config to its scores: the one place where data, network, task and trainer meet."""
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Callback, EarlyStopping
+from pytorch_lightning.profilers import PassThroughProfiler
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import nn
+
+from zoo.build import build, refuse_untrusted
+from zoo.checkpoint import AtomicCheckpointIO, Checkpoints, find_resumable, read_checkpoint
+from zoo.errors import ZooError
+from zoo.logs import MetricsCSV, TensorBoard, rewind_logs
+from zoo.progress import Bar, EpochLines
+from zoo.randomness import key
+from zoo.tasks.base import Task
+from zoo.tasks.engine import Optimization
+
+# trainer.* keys that the engine and the task carry out; the rest goes to Lightning's Trainer
+OWN_TRAINER_KEYS = (
+    "_target_",
+    "max_steps",
+    "accumulate_grad_batches",
+    "gradient_clip_val",
+    "gradient_clip_algorithm",
+    "log_every_n_steps",
+)
+# hooks called for every batch: those nobody implements are set to None, which Lightning skips
+BATCH_HOOKS = (
+    "on_train_batch_start",
+    "on_train_batch_end",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+)
+
+
+class Stopped(BaseException):
+    """The process was told to stop by a signal."""
+
+    def __init__(self, signum: int) -> None:
+        self.signum = signum
+
+
+@contextmanager
+def stop_signals() -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into `Stopped`, at once: the last checkpoint is whole whenever that happens."""
+
+    def stop(signum: int, frame: Any) -> None:
+        signal.signal(signum, signal.SIG_IGN)  # a second Ctrl-C does not disturb the way out
+        raise Stopped(signum)
+
+    former = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in former.items():
+            signal.signal(signum, handler)
+
+
+class NoProfiler(PassThroughProfiler):
+    """Lightning enters its profiler some ten times a step; this one costs nothing there."""
+
+    nothing = nullcontext()
+
+    def profile(self, action_name: str) -> Any:
+        return self.nothing
+
+
+class Patience(EarlyStopping):
+    """Early stopping that remembers across a restart that it had already decided to stop."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.stopping_reason.value != 0:
+            trainer.should_stop = True
+
+
+# From config to run ----------------------------------------------------------------------------------------------------
+
+
+def train(cfg: DictConfig, folder: Path, *, choices: dict[str, str], command: list[str]) -> dict[str, float]:
+    """Run a composed config in an empty folder; returns the test scores. Raises ZooError for what a person can mend."""
+    with stop_signals():
+        data = build(to_plain(cfg.data), "data")()
+        if any(value is None and name in data.facts for name, value in to_plain(cfg.data).items()):
+            data.setup("fit")  # facts that only the files know; the model needs them
+            for name, value in data.facts.items():
+                if name in cfg.data and cfg.data[name] is None:
+                    OmegaConf.update(cfg, f"data.{name}", value)
+        config = to_plain(cfg)
+        for unused in ("resume", "trust", "run_dir", "experiment", "debug", "expect"):
+            config.pop(unused, None)
+        (folder / "config.yaml").write_text(
+            yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8"
+        )
+        about = describe_run(config, choices, command)
+        (folder / "run.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        return run(config, folder, data=data, choices=choices)
+
+
+def resume(folder: Path, overrides: dict[str, Any]) -> dict[str, float]:
+    """Continue the run in `folder` from its last whole checkpoint, or from the start when it was stopped before the first."""
+    with stop_signals():
+        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        if not overrides.pop("trust", False):
+            refuse_untrusted(config, str(folder / "config.yaml"))
+        for name, value in overrides.items():
+            node = config
+            *path, last = name.split(".")
+            for part in path:
+                node = node[part]
+            node[last] = value
+        choices = json.loads((folder / "run.json").read_text(encoding="utf-8"))["choices"]
+        checkpoint = find_resumable(folder)
+        if checkpoint is None:
+            print(f"{folder} has no checkpoint yet: starting over.")
+            rewind_logs(folder, {})
+        else:
+            rewind_logs(folder, read_checkpoint(checkpoint)["zoo"]["logs"])
+        return run(config, folder, data=build(config["data"], "data")(), choices=choices, checkpoint=checkpoint)
+
+
+def run(
+    config: dict[str, Any], folder: Path, *, data: Any, choices: dict[str, str], checkpoint: Path | None = None
+) -> dict[str, float]:
+    """Train by a resolved plain config, test the best checkpoint, write and print the scores."""
+    from zoo.evaluation import evaluate_checkpoint
+
+    quieten_lightning()
+    description = {"config": config, "choices": choices, "class_names": list(data.facts.get("class_names") or [])}
+    network = make_network(config)
+    # what can be refused without reading data is refused before
+    trainer_options = {**config["trainer"], "profiler": config["trainer"].get("profiler") or NoProfiler()}
+    optimization = make_optimization(config)
+    data.setup("fit")
+    description["class_names"] = list(data.facts.get("class_names") or [])
+    description["preprocessing"] = data.preprocessing
+    description["versions"] = versions()
+    task = make_task(config, network, data, optimization)
+    checkpoints = Checkpoints(
+        folder, description, monitor=task.monitor, mode=task.mode, every_n_steps=config["checkpoint"]["every_n_steps"]
+    )
+    loggers: list[Any] = [MetricsCSV(folder)]
+    callbacks: list[Callback] = [checkpoints, Bar() if sys.stdout.isatty() else EpochLines()]
+    if config["logger"]["tensorboard"]:
+        loggers.append(TensorBoard(folder))
+        callbacks += picture_callbacks(config, data)
+    if config["early_stopping"]["patience"] is not None:
+        options = config["early_stopping"]
+        # strict=False: at a resumed epoch's end Lightning calls it again, and by then the scores are not there
+        callbacks.append(
+            Patience(task.monitor, options["min_delta"], options["patience"], mode=task.mode, strict=False)
+        )
+    trainer = make_trainer(trainer_options, logger=loggers, callbacks=callbacks, folder=folder)
+    data.trainer = trainer
+    skip_unused_hooks(trainer, task)
+    print_header(config, choices, network, data, folder)
+    trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+    split = "test" if "test" in data.splits else "val"
+    best = folder / "checkpoints" / "best.ckpt"
+    scores = evaluate_checkpoint(
+        best if best.exists() else folder / "checkpoints" / "last.ckpt", split=split, data=data
+    )
+    if checkpoints.best_score is not None:
+        scores[task.monitor] = checkpoints.best_score
+    if trainer.is_global_zero:
+        write_scores(folder, scores)
+        if config["logger"]["tensorboard"]:
+            loggers[1].log_hyperparams(flatten(config), scores)
+            loggers[1].close()
+        print_scores(scores, folder)
+    return scores
+
+
+def make_network(config: dict[str, Any]) -> nn.Module:
+    """Build the network with weights that are a function of `seed`, in the memory format of `fast`."""
+    torch.manual_seed(key(config["seed"], "init"))
+    network = build(config["model"], "model")()
+    initialise = build(config["init"], "init")()
+    try:
+        initialise(network, torch.Generator().manual_seed(key(config["seed"], "initialiser")))
+    except ValueError as error:
+        raise ZooError(f"init: {error}") from error
+    return make_fast(network) if config["fast"] else network
+
+
+def make_fast(network: nn.Module) -> nn.Module:
+    """Channels last; on CUDA also TF32 and compilation in place, which leaves the keys of the state dict as they are."""
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")
+        network.compile()
+    return network
+
+
+def make_optimization(config: dict[str, Any]) -> Optimization:
+    trainer = config["trainer"]
+    optimizer = dict(config["optimizer"])
+    if config["fast"] and torch.cuda.is_available():
+        optimizer["fused"] = True
+    # a dry run on one number: a wrong rate or momentum is refused here, before data is read
+    build(optimizer, "optimizer")([nn.Parameter(torch.zeros(1))])
+    try:
+        return Optimization(
+            optimizer=build(optimizer, "optimizer"),
+            schedule=build(config["scheduler"], "scheduler")(),
+            accumulate=trainer["accumulate_grad_batches"],
+            clip=trainer["gradient_clip_val"],
+            clip_algorithm=trainer["gradient_clip_algorithm"],
+            ema_decay=config["ema_decay"],
+            weight_decay_on=config["weight_decay_on"],
+            l1=config["penalty"]["l1"],
+            l2=config["penalty"]["l2"],
+            max_steps=trainer["max_steps"],
+        )
+    except ValueError as error:
+        raise ZooError(str(error)) from error
+
+
+def make_task(config: dict[str, Any], network: nn.Module, data: Any, optimization: Optimization | None = None) -> Task:
+    return build(config["task"], "task")(
+        network,
+        optimization=optimization,
+        facts=data.facts,
+        seed=config["seed"],
+        log_every=config["trainer"]["log_every_n_steps"],
+    )
+
+
+def make_trainer(options: dict[str, Any], *, folder: Path | None = None, **more: Any) -> pl.Trainer:
+    """Lightning's Trainer for a run (with `folder`) or an evaluation (without)."""
+    settings = {name: value for name, value in options.items() if name not in OWN_TRAINER_KEYS}
+    if options["max_steps"] > 0:
+        settings["max_epochs"] = -1  # the engine stops the run
+    try:
+        return pl.Trainer(
+            **settings,
+            **more,
+            default_root_dir=folder,
+            plugins=[AtomicCheckpointIO()],
+            enable_checkpointing=folder is not None,
+            enable_progress_bar=folder is not None and sys.stdout.isatty(),
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        raise ZooError(f"trainer: {str(error).splitlines()[0]}") from error
+
+
+def picture_callbacks(config: dict[str, Any], data: Any) -> list[Callback]:
+    if not config["logger"]["pictures"]:
+        return []
+    from zoo.pictures import Pictures
+
+    return [Pictures(facts=data.facts)]
+
+
+def skip_unused_hooks(trainer: pl.Trainer, task: Task) -> None:
+    for owner, base in [*((callback, Callback) for callback in trainer.callbacks), (task, pl.LightningModule)]:  # type: ignore[attr-defined]
+        for hook in BATCH_HOOKS:
+            if getattr(type(owner), hook, None) is getattr(base, hook, None):
+                setattr(owner, hook, None)
+
+
+# What a run says about itself ------------------------------------------------------------------------------------------
+
+
+def to_plain(cfg: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+
+
+def versions() -> dict[str, str]:
+    packages = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def describe_run(config: dict[str, Any], choices: dict[str, str], command: list[str]) -> dict[str, Any]:
+    """Command, commit, versions, hardware: what somebody needs to repeat the run."""
+    try:
+        here = Path(__file__).parent
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, timeout=10
+        )
+        commit_name = commit.stdout.strip() or None
+    except (OSError, subprocess.TimeoutExpired):
+        commit_name = None
+    hardware = {"machine": platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    if torch.cuda.is_available():
+        hardware["gpu"] = torch.cuda.get_device_name()
+    return {
+        "command": command,
+        "choices": choices,
+        "seed": config["seed"],
+        "commit": commit_name,
+        "versions": versions(),
+        "hardware": hardware,
+        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+
+
+def quieten_lightning() -> None:
+    """Lightning's tips and device lines are not for the reader of a run; its errors still are."""
+    import logging
+
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", module="lightning_fabric")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+
+
+def print_header(config: dict[str, Any], choices: dict[str, str], network: nn.Module, data: Any, folder: Path) -> None:
+    parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    form = getattr(network, "form", None)
+    sizes = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
+    print(f"{choices.get('model', 'model')}{f' ({form})' if form else ''}: {parameters:,} trainable parameters")
+    print(f"{choices.get('data', 'data')}: {sizes}")
+    print(f"run folder: {folder}", flush=True)
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys joined by dots, for TensorBoard's table of hyper-parameters: numbers, switches and names only."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        elif isinstance(value, bool | int | float | str):
+            flat[prefix + name] = value
+    return flat
+
+
+def write_scores(folder: Path, scores: dict[str, float]) -> None:
+    aside = folder / ".scores.json.tmp"
+    aside.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+    os.replace(aside, folder / "scores.json")
+
+
+def print_scores(scores: dict[str, float], folder: Path) -> None:
+    for name, value in scores.items():
+        print(f"{name} {value:.6g}")
+    print(f"run folder: {folder}")
+    print(f"next: python evaluate.py ckpt_path={folder}")
+    print("      tensorboard --logdir runs", flush=True)

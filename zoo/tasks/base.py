@@ -1,0 +1,201 @@
+"""What all tasks share: the training step, the windowed step logs, the metrics over whole splits, the state to save."""
+
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, MetricCollection
+
+from zoo.errors import ZooError
+from zoo.randomness import key, seed_layer_noise
+from zoo.tasks.engine import Engine, Optimization
+
+Batch = dict[str, Tensor]
+
+
+class Task(pl.LightningModule):
+    """A learning problem: a network, its loss and its metrics.
+
+    A subclass implements `loss` and `metrics`, and names its `monitor`. `loss` is the same function in training and
+    validation. Metrics are logged as `<split>/<name>`; the x-axis is the number of optimisation steps.
+
+    `facts` are those of the data module (class_names, num_classes, …); `log_every` is in optimisation steps.
+    """
+
+    monitor: str = "val/loss"
+    mode: Literal["min", "max"] = "min"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        optimization: Optimization | None = None,
+        facts: dict[str, Any] | None = None,
+        seed: int = 0,
+        log_every: int = 50,
+    ) -> None:
+        super().__init__()
+        if log_every < 1:
+            raise ValueError(f"trainer.log_every_n_steps={log_every}: must be at least 1")
+        self.automatic_optimization = False
+        self.network = network
+        self.facts = facts or {}
+        self.seed, self.log_every = seed, log_every
+        self.split = "test"  # the one being evaluated outside training,
+        self.scores: dict[str, float] = {}  # and what came out
+        self.window: list[tuple[Tensor, ...]] = []  # what the step logs are made from, since they were last written
+        self.engine: Engine | None = None
+        self.ema: nn.Module | None = None
+        if optimization is not None:
+            self.engine = Engine(network, optimization)
+            self.ema = self.engine.average
+        self.split_loss = MeanMetric()
+        self.split_metrics = self.metrics()
+
+    # What a task defines -----------------------------------------------------------------------------------------------
+
+    def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean loss of a batch (scalar) and the outputs that metrics and pictures need, such as `logits`."""
+        raise NotImplementedError
+
+    def metrics(self) -> MetricCollection:
+        """The torchmetrics of a whole split, named without the split."""
+        raise NotImplementedError
+
+    def update_metrics(self, outputs: dict[str, Tensor], batch: Batch) -> None:
+        raise NotImplementedError
+
+    def prepare_batch(self, batch: Batch, seed: int) -> Batch:
+        """Change a training batch before the loss sees it, with randomness from `seed` only (mixup)."""
+        return batch
+
+    def step_values(self, outputs: dict[str, Tensor], batch: Batch) -> tuple[Tensor, ...]:
+        """Small tensors kept from every training step for `step_metrics`; no arithmetic here, it runs every step."""
+        return ()
+
+    def step_metrics(self, kept: list[tuple[Tensor, ...]]) -> dict[str, float]:
+        """Further training metrics over the steps of a window, from what `step_values` kept of each."""
+        return {}
+
+    # Training ----------------------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:
+        assert self.engine is not None
+        return self.engine.optimizer
+
+    def on_train_start(self) -> None:
+        trainer = self.trainer
+        assert self.engine is not None
+        self.engine.attach(trainer, int(trainer.num_training_batches))
+        self.engine_epoch, self.epoch_key = -1, 0
+        if self.engine.done:
+            trainer.should_stop = True
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        engine = self.engine
+        assert engine is not None
+        epoch = engine.trainer.fit_loop.epoch_progress.current.completed
+        if epoch != self.engine_epoch:
+            self.engine_epoch, self.epoch_key = epoch, key(self.seed, "layers", epoch)
+        seed = self.epoch_key ^ batch_idx
+        seed_layer_noise(seed)
+        batch = self.prepare_batch(batch, seed)
+        loss, outputs = self.loss(self.network, batch)
+        self.window.append((loss.detach(), *self.step_values(outputs, batch)))
+        logs_now = (engine.step_count + 1) % self.log_every == 0
+        if engine.step(loss, batch_idx, wants_norm=logs_now):
+            if logs_now:
+                self.write_window()
+            if engine.done:
+                engine.trainer.should_stop = True
+
+    def write(self, values: dict[str, float]) -> None:
+        """Log values at the current step, on the first process, straight to the loggers."""
+        assert self.engine is not None
+        if self.trainer.is_global_zero:
+            values = {"epoch": float(self.trainer.current_epoch), **values}
+            for logger in self.trainer.loggers:
+                logger.log_metrics(values, step=self.engine.step_count)
+
+    def write_window(self) -> None:
+        """Log loss, rate, gradient norm and the task's step metrics over the steps since this was last called."""
+        if not self.window:
+            return
+        engine = self.engine
+        assert engine is not None
+        loss = torch.stack([kept[0] for kept in self.window]).mean().item()
+        values = {"train/loss": loss, **self.step_metrics([kept[1:] for kept in self.window]), "lr": engine.lr}
+        if engine.grad_norm is not None:
+            values["grad_norm"] = engine.grad_norm.item()
+            engine.grad_norm = None
+        self.window.clear()
+        if not loss < float("inf"):
+            raise ZooError(
+                f"The training loss became {loss} before step {engine.step_count}; the last good checkpoint is untouched.\n"
+                "Lower optimizer.lr, clip the gradient (trainer.gradient_clip_val=1) or lengthen the warm-up."
+            )
+        self.write(values)
+
+    def on_train_epoch_end(self) -> None:
+        self.write_window()
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Lightning's own walks any structure and costs 30 µs; a batch is a flat dict."""
+        if device.type == "cpu":
+            return batch
+        return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+
+    # Evaluation --------------------------------------------------------------------------------------------------------
+
+    @property
+    def evaluated_network(self) -> nn.Module:
+        """The network whose scores are reported: the averaged one when weights are averaged."""
+        return self.network if self.ema is None else self.ema
+
+    def start_split(self) -> None:
+        if self.engine is not None:
+            self.engine.network_for_evaluation().eval()
+        self.split_loss.reset()
+        self.split_metrics.reset()
+
+    def evaluation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        seed_layer_noise(key(self.seed, "evaluation", batch_idx))  # for tasks whose loss samples: the same each epoch
+        loss, outputs = self.loss(self.evaluated_network, batch)
+        self.split_loss.update(loss.detach(), weight=len(batch["input"]))
+        self.update_metrics(outputs, batch)
+        return outputs
+
+    def split_scores(self, split: str) -> dict[str, float]:
+        """The scores of the whole split, reduced over all processes."""
+        scores = {"loss": self.split_loss.compute(), **self.split_metrics.compute()}
+        return {f"{split}/{name}": float(score) for name, score in scores.items()}
+
+    on_validation_epoch_start = start_split
+    validation_step = evaluation_step
+
+    def on_validation_epoch_end(self) -> None:
+        if self.trainer.sanity_checking:
+            return
+        assert self.engine is not None
+        self.write_window()
+        scores = self.split_scores("val")
+        self.engine.observe(scores[self.monitor], self.mode)
+        self.log_dict(scores, logger=False, prog_bar=False)
+        self.write(scores)
+
+    on_test_epoch_start = start_split
+    test_step = evaluation_step
+
+    def on_test_epoch_end(self) -> None:
+        self.scores = self.split_scores(self.split)
+
+    # State -------------------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        assert self.engine is not None
+        checkpoint["engine"] = self.engine.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.engine is not None:
+            self.engine.load_state_dict(checkpoint["engine"])

@@ -1,0 +1,128 @@
+"""Classification of images, tables and sequences into K classes."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassCalibrationError,
+    MulticlassF1Score,
+    MulticlassPrecision,
+    MulticlassRecall,
+)
+
+from zoo import losses
+from zoo.mixing import mix
+from zoo.tasks.base import Batch, Task
+from zoo.tasks.engine import Optimization
+
+
+class Classification(Task):
+    """One class of K for every example. Monitor: validation accuracy.
+
+    Metrics over a whole split: accuracy, accuracy_top5 (K > 5), macro-averaged precision, recall and F1, and the expected
+    calibration error over 15 bins (Guo et al. 2017, 1706.04599).
+
+    `loss`: cross_entropy, focal (Lin et al. 2017, 1708.02002) or hinge (Crammer & Singer 2001). `class_weights` is a list of K
+    numbers or `balanced`, which weighs every class by n / (K · n_class) of the training split. `mixup_alpha` and
+    `cutmix_alpha` mix training examples (zoo/mixing.py) and need a loss that takes soft targets.
+    """
+
+    monitor = "val/accuracy"
+    mode: Literal["min", "max"] = "max"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        loss: Literal["cross_entropy", "focal", "hinge"] = "cross_entropy",
+        label_smoothing: float = 0.0,
+        class_weights: list[float] | Literal["balanced"] | None = None,
+        focal_gamma: float = 2.0,
+        hinge_margin: float = 1.0,
+        mixup_alpha: float = 0.0,
+        cutmix_alpha: float = 0.0,
+        optimization: Optimization | None = None,
+        facts: dict[str, Any] | None = None,
+        seed: int = 0,
+        log_every: int = 50,
+    ) -> None:
+        facts = facts or {}
+        self.num_classes = facts["num_classes"]
+        if not facts.get("class_names") and self.num_classes < 2:
+            raise ValueError(
+                f"num_classes={self.num_classes}: classification needs classes; use task=regression for numbers"
+            )
+        super().__init__(network, optimization=optimization, facts=facts, seed=seed, log_every=log_every)
+        if class_weights == "balanced":
+            counts = torch.tensor(facts["class_counts"], dtype=torch.float32)
+            class_weights = (counts.sum() / (len(counts) * counts)).tolist()
+        if class_weights is not None and len(class_weights) != self.num_classes:
+            raise ValueError(
+                f"class_weights has {len(class_weights)} numbers: must have {self.num_classes}, one for each class, or be balanced"
+            )
+        for name, alpha in (("mixup_alpha", mixup_alpha), ("cutmix_alpha", cutmix_alpha)):
+            if alpha < 0:
+                raise ValueError(f"{name}={alpha}: must be 0 (off) or more")
+        if (mixup_alpha or cutmix_alpha) and loss == "hinge":
+            raise ValueError(
+                "loss=hinge takes no soft targets: set mixup_alpha=0 and cutmix_alpha=0, or loss=cross_entropy"
+            )
+        if cutmix_alpha and not facts.get("image_size"):
+            raise ValueError(
+                f"cutmix_alpha={cutmix_alpha}: cutmix pastes image patches and this data has no images; use mixup_alpha"
+            )
+        self.mixup_alpha, self.cutmix_alpha = mixup_alpha, cutmix_alpha
+        self.criterion = losses.classification(
+            loss,
+            label_smoothing=label_smoothing,
+            class_weights=class_weights,
+            focal_gamma=focal_gamma,
+            hinge_margin=hinge_margin,
+        )
+
+    def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        logits = network(batch["input"])  # (B, K)
+        return self.criterion(logits, batch["target"]), {"logits": logits.detach()}
+
+    def prepare_batch(self, batch: Batch, seed: int) -> Batch:
+        if not (self.mixup_alpha or self.cutmix_alpha):
+            return batch
+        mixed, soft = mix(
+            batch["input"],
+            batch["target"],
+            num_classes=self.num_classes,
+            mixup_alpha=self.mixup_alpha,
+            cutmix_alpha=self.cutmix_alpha,
+            seed=seed,
+        )
+        return {**batch, "input": mixed, "target": soft}
+
+    def step_values(self, outputs: dict[str, Tensor], batch: Batch) -> tuple[Tensor, ...]:
+        return outputs["logits"], batch["target"]
+
+    def step_metrics(self, kept: list[tuple[Tensor, ...]]) -> dict[str, float]:
+        logits, target = (torch.cat(part) for part in zip(*kept, strict=True))
+        if target.ndim == 2:  # mixed: a prediction counts when it names the larger share
+            target = target.argmax(1)
+        return {"train/accuracy": (logits.argmax(1) == target).float().mean().item()}
+
+    def metrics(self) -> MetricCollection:
+        k = self.num_classes
+        # validate_args=False: its checks would copy every batch from the device
+        macro: dict[str, Any] = {"num_classes": k, "average": "macro", "validate_args": False}
+        collection: dict[str, Any] = {
+            "accuracy": MulticlassAccuracy(k, average="micro", validate_args=False),
+            "precision": MulticlassPrecision(**macro),
+            "recall": MulticlassRecall(**macro),
+            "f1": MulticlassF1Score(**macro),
+            "calibration_error": MulticlassCalibrationError(k, n_bins=15, validate_args=False),
+        }
+        if k > 5:
+            collection["accuracy_top5"] = MulticlassAccuracy(k, top_k=5, average="micro", validate_args=False)
+        return MetricCollection(collection, compute_groups=True)
+
+    def update_metrics(self, outputs: dict[str, Tensor], batch: Batch) -> None:
+        self.split_metrics.update(outputs["logits"].float(), batch["target"])

@@ -1,0 +1,54 @@
+"""Regression: one or more real numbers for every example."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection, R2Score
+
+from zoo import losses
+from zoo.tasks.base import Batch, Task
+from zoo.tasks.engine import Optimization
+
+
+class Regression(Task):
+    """Real targets (B, K). Monitor: validation R².
+
+    Metrics over a whole split: r2, mae and rmse. Where the data standardises its targets (facts `target_mean`, `target_std`),
+    the loss is of standardised values and mae, rmse are in the target's own unit.
+    """
+
+    monitor = "val/r2"
+    mode: Literal["min", "max"] = "max"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        loss: Literal["mse", "l1", "huber"] = "mse",
+        huber_delta: float = 1.0,
+        optimization: Optimization | None = None,
+        facts: dict[str, Any] | None = None,
+        seed: int = 0,
+        log_every: int = 50,
+    ) -> None:
+        super().__init__(network, optimization=optimization, facts=facts, seed=seed, log_every=log_every)
+        if self.facts.get("class_names"):
+            raise ValueError(
+                "the targets of this data are classes, and regression needs numbers: use task=classification"
+            )
+        self.criterion = losses.regression(loss, huber_delta=huber_delta)
+        self.register_buffer("mean", torch.tensor(self.facts.get("target_mean") or 0.0), persistent=False)
+        self.register_buffer("std", torch.tensor(self.facts.get("target_std") or 1.0), persistent=False)
+
+    def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        prediction = network(batch["input"])  # (B, K)
+        return self.criterion(prediction, batch["target"]), {"prediction": prediction.detach()}
+
+    def metrics(self) -> MetricCollection:
+        return MetricCollection({"r2": R2Score(), "mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False)})
+
+    def update_metrics(self, outputs: dict[str, Tensor], batch: Batch) -> None:
+        prediction = outputs["prediction"].float() * self.std + self.mean
+        target = batch["target"] * self.std + self.mean
+        self.split_metrics.update(prediction.flatten(), target.flatten())
