@@ -4,6 +4,7 @@ Shapes: B batch, K classes. Targets of a classification are class numbers (B,) i
 targets (B, K), rows of which sum to 1.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -34,8 +35,8 @@ def classification(
         raise ValueError(f"loss={name}: must be one of {', '.join(CLASSIFICATION)}")
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing={label_smoothing}: must be at least 0 and below 1")
-    if class_weights is not None and (min(class_weights) < 0 or max(class_weights) == 0):
-        raise ValueError(f"class_weights={list(class_weights)}: must be numbers from 0 up, not all 0")
+    if class_weights is not None and not all(0 < weight < math.inf for weight in class_weights):
+        raise ValueError(f"class_weights={list(class_weights)}: must be finite numbers above 0, one for each class")
     if name == "cross_entropy" and class_weights is None:
         # The common path is the plain function: nothing between the task and ATen.
         return partial(F.cross_entropy, label_smoothing=label_smoothing) if label_smoothing else F.cross_entropy
