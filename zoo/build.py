@@ -1,7 +1,7 @@
 """From a resolved config to objects, with the two guards that a config needs.
 
-A config may come out of a file somebody sent, and `_target_` can name any function: targets are therefore checked before
-anything is called. And a person's wrong value comes back as one sentence that names its key.
+A config may come out of a file somebody sent, and `_target_` can name any function: targets are therefore checked
+before anything is called. And a person's wrong value comes back as one sentence that names its key.
 """
 
 import importlib
@@ -53,8 +53,8 @@ def refuse_untrusted(config: dict[str, Any], source: str) -> None:
     for key, target in targets({name: node for name, node in config.items() if name != "trainer"}):
         if not is_trusted(target):
             raise ZooError(
-                f"{source} names {key}._target_={target}, which is not a model, optimizer, task or data class of zoo, torch or "
-                "torchvision; nothing was run.\nIf you know where the file comes from, add trust=true."
+                f"{source} names {key}._target_={target}, which is not a model, optimizer, task or data class of zoo, "
+                "torch or torchvision; nothing was run.\nIf you know where the file comes from, add trust=true."
             )
 
 

@@ -62,7 +62,7 @@ def keep_previous(last: Path) -> None:
 class Checkpoints(Checkpoint):
     """Saves `last.ckpt` at every epoch's end (and every `every_n_steps`), `best.ckpt` when the monitor improves.
 
-    Lightning calls `on_train_epoch_end` again when it resumes at an epoch's end: `saved_epoch` makes that call do nothing.
+    Lightning calls `on_train_epoch_end` again when it resumes at an epoch's end: by `saved_epoch` that does nothing.
     """
 
     def __init__(

@@ -54,7 +54,7 @@ def evaluate_checkpoint(
         make_fast(network)
     trainer = make_trainer({**config["trainer"], "profiler": None}, logger=False)
     data.trainer = trainer
-    trainer.test(task, dataloaders=data.loader(split) if split != "train" else data.loader("train"), verbose=False)
+    trainer.test(task, dataloaders=data.loader(split), verbose=False)
     return task.scores
 
 

@@ -92,7 +92,7 @@ class Patience(EarlyStopping):
             trainer.should_stop = True
 
 
-# From config to run ----------------------------------------------------------------------------------------------------
+# From config to run -------------------------------------------------------------------------------------------------
 
 
 def train(cfg: DictConfig, folder: Path, *, choices: dict[str, str], command: list[str]) -> dict[str, float]:
@@ -116,7 +116,7 @@ def train(cfg: DictConfig, folder: Path, *, choices: dict[str, str], command: li
 
 
 def resume(folder: Path, overrides: dict[str, Any]) -> dict[str, float]:
-    """Continue the run in `folder` from its last whole checkpoint, or from the start when it was stopped before the first."""
+    """Continue the run in `folder` from its last whole checkpoint; from the start when it was stopped before any."""
     with stop_signals():
         config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         if not overrides.pop("trust", False):
@@ -202,8 +202,8 @@ def make_network(config: dict[str, Any]) -> nn.Module:
 
 
 def make_fast(network: nn.Module) -> nn.Module:
-    """Channels last; on CUDA also TF32 and compilation in place, which leaves the keys of the state dict as they are."""
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    """Channels last; on CUDA also TF32 and compilation in place, which keeps the keys of the state dict."""
+    network = network.to(memory_format=torch.channels_last)
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
         network.compile()
@@ -280,7 +280,7 @@ def skip_unused_hooks(trainer: pl.Trainer, task: Task) -> None:
                 setattr(owner, hook, None)
 
 
-# What a run says about itself ------------------------------------------------------------------------------------------
+# What a run says about itself ---------------------------------------------------------------------------------------
 
 
 def to_plain(cfg: DictConfig) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """Loaders whose order and randomness are a function of (seed, epoch, position), in memory or through workers.
 
-A `Split` makes a batch from indices; a `PositionSampler` says which indices come when; a `Loader` joins the two, in this
-process (data in memory) or in worker processes (data on disk). Both give the same batches, and both can start in the middle
-of an epoch, which is all that exact resuming needs.
+A `Split` makes a batch from indices; a `PositionSampler` says which indices come when; a `Loader` joins the two, in
+this process (data in memory) or in worker processes (data on disk). Both give the same batches, and both can start in
+the middle of an epoch, which is all that exact resuming needs.
 """
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ Plan = tuple[int, Tensor, Tensor]  # epoch, positions (B,), indices (B,)
 class Split(Protocol):
     """One of train, val, test: a number of examples and a way to make a batch of them."""
 
+    augment: Any  # None, or what changes training examples; evaluation sets it to None
+
     def __len__(self) -> int: ...
 
     def batch(self, epoch: int, positions: Tensor, indices: Tensor) -> Batch:
@@ -31,8 +33,8 @@ class Split(Protocol):
 class PositionSampler:
     """The batches of one epoch as (epoch, positions, indices), in the order of (seed, epoch).
 
-    With several processes each takes every world_size-th position of the global batch, so that together they see what one
-    process would. A training batch that would hold a single example is left out: batch statistics need two.
+    With several processes each takes every world_size-th position of the global batch, so that together they see what
+    one process would. A training batch that would hold a single example is left out: batch statistics need two.
     """
 
     def __init__(
@@ -93,7 +95,7 @@ class Loader:
         if num_workers:
             self._workers = DataLoader(
                 _Fetch(split),
-                sampler=sampler,  # type: ignore[arg-type]  # yields plans, not indices
+                sampler=sampler,  # yields plans, not indices
                 batch_size=None,
                 num_workers=num_workers,
                 persistent_workers=True,

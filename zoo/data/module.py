@@ -1,5 +1,6 @@
 """The data module every data set is: splits in, loaders out, facts for the model."""
 
+import copy
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,8 +13,8 @@ Facts = dict[str, Any]
 class DataModule(pl.LightningDataModule):
     """Base of all data sets. A subclass implements `read`, which fills `self.splits` and completes `self.facts`.
 
-    `facts` are what a model or a picture needs to know: channels, image_size, num_features, num_classes, class_names, mean,
-    std; a subclass passes those it states and fills in the others from the files. Values are primitives.
+    `facts` are what a model or a picture needs to know: channels, image_size, num_features, num_classes, class_names,
+    mean, std; a subclass passes those it states and fills in the others from the files. Values are primitives.
     """
 
     def __init__(
@@ -50,12 +51,15 @@ class DataModule(pl.LightningDataModule):
         if not self.splits:
             self.read()
 
-    def loader(self, split: str) -> Loader:
-        """The loader of a split; training shuffles by (seed, epoch), the others keep the split's order."""
-        training = split == "train"
+    def loader(self, split: str, *, training: bool = False) -> Loader:
+        """A split's loader: shuffled by (seed, epoch) and augmented for training, else in order and as it is."""
+        examples = self.splits[split]
+        if not training and getattr(examples, "augment", None):
+            examples = copy.copy(examples)
+            examples.augment = None
         trainer = self.trainer
         sampler = PositionSampler(
-            len(self.splits[split]),
+            len(examples),
             self.batch_size if training else self.eval_batch_size,
             seed=self.seed,
             shuffle=training,
@@ -63,10 +67,10 @@ class DataModule(pl.LightningDataModule):
             world_size=trainer.world_size if trainer else 1,
         )
         on_gpu = trainer is not None and trainer.strategy.root_device.type == "cuda"
-        return Loader(self.splits[split], sampler, num_workers=self.num_workers, pin_memory=on_gpu)
+        return Loader(examples, sampler, num_workers=self.num_workers, pin_memory=on_gpu)
 
     def train_dataloader(self) -> Loader:
-        return self.loader("train")
+        return self.loader("train", training=True)
 
     def val_dataloader(self) -> Loader:
         return self.loader("val")

@@ -53,7 +53,7 @@ class Task(pl.LightningModule):
         self.split_loss = MeanMetric()
         self.split_metrics = self.metrics()
 
-    # What a task defines -----------------------------------------------------------------------------------------------
+    # What a task defines --------------------------------------------------------------------------------------------
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean loss of a batch (scalar) and the outputs that metrics and pictures need, such as `logits`."""
@@ -78,7 +78,7 @@ class Task(pl.LightningModule):
         """Further training metrics over the steps of a window, from what `step_values` kept of each."""
         return {}
 
-    # Training ----------------------------------------------------------------------------------------------------------
+    # Training -------------------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
         assert self.engine is not None
@@ -132,7 +132,7 @@ class Task(pl.LightningModule):
         self.window.clear()
         if not loss < float("inf"):
             raise ZooError(
-                f"The training loss became {loss} before step {engine.step_count}; the last good checkpoint is untouched.\n"
+                f"The training loss became {loss} by step {engine.step_count}; the last good checkpoint is kept.\n"
                 "Lower optimizer.lr, clip the gradient (trainer.gradient_clip_val=1) or lengthen the warm-up."
             )
         self.write(values)
@@ -146,7 +146,7 @@ class Task(pl.LightningModule):
             return batch
         return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
 
-    # Evaluation --------------------------------------------------------------------------------------------------------
+    # Evaluation -----------------------------------------------------------------------------------------------------
 
     @property
     def evaluated_network(self) -> nn.Module:
@@ -190,7 +190,7 @@ class Task(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         self.scores = self.split_scores(self.split)
 
-    # State -------------------------------------------------------------------------------------------------------------
+    # State ----------------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self.engine is not None

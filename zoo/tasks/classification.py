@@ -22,12 +22,12 @@ from zoo.tasks.engine import Optimization
 class Classification(Task):
     """One class of K for every example. Monitor: validation accuracy.
 
-    Metrics over a whole split: accuracy, accuracy_top5 (K > 5), macro-averaged precision, recall and F1, and the expected
-    calibration error over 15 bins (Guo et al. 2017, 1706.04599).
+    Metrics over a whole split: accuracy, accuracy_top5 (K > 5), macro-averaged precision, recall and F1, and the
+    expected calibration error over 15 bins (Guo et al. 2017, 1706.04599).
 
-    `loss`: cross_entropy, focal (Lin et al. 2017, 1708.02002) or hinge (Crammer & Singer 2001). `class_weights` is a list of K
-    numbers or `balanced`, which weighs every class by n / (K · n_class) of the training split. `mixup_alpha` and
-    `cutmix_alpha` mix training examples (zoo/mixing.py) and need a loss that takes soft targets.
+    `loss`: cross_entropy, focal (Lin et al. 2017, 1708.02002) or hinge (Crammer & Singer 2001). `class_weights` is a
+    list of K numbers or `balanced`, which weighs every class by n / (K · n_class) of the training split. `mixup_alpha`
+    and `cutmix_alpha` mix training examples (zoo/mixing.py) and need a loss that takes soft targets.
     """
 
     monitor = "val/accuracy"
@@ -61,7 +61,8 @@ class Classification(Task):
             class_weights = (counts.sum() / (len(counts) * counts)).tolist()
         if class_weights is not None and len(class_weights) != self.num_classes:
             raise ValueError(
-                f"class_weights has {len(class_weights)} numbers: must have {self.num_classes}, one for each class, or be balanced"
+                f"class_weights has {len(class_weights)} numbers: must have {self.num_classes}, one for each class, "
+                "or be balanced"
             )
         for name, alpha in (("mixup_alpha", mixup_alpha), ("cutmix_alpha", cutmix_alpha)):
             if alpha < 0:

@@ -1,7 +1,7 @@
 """The optimisation engine every task trains with: accumulate, clip, step, schedule, average.
 
-It lives inside the training step, where a microsecond counts: no logging, no synchronisation with the device, plain Python
-attributes. State that must survive a restart is in `state_dict`; everything else is a function of the step.
+It lives inside the training step, where a microsecond counts: no logging, no synchronisation with the device, plain
+Python attributes. State that must survive a restart is in `state_dict`; everything else is a function of the step.
 """
 
 import copy
@@ -22,9 +22,10 @@ from zoo.schedules import Plateau, Schedule
 class Optimization:
     """How a network is optimised; the same for every task.
 
-    `optimizer` makes the optimizer from parameters or parameter groups. `clip` bounds the gradient's norm or each of its
-    values. `ema_decay` averages the weights, θ' ← d·θ' + (1 − d)·θ, with d = min(ema_decay, (1 + t)/(10 + t)) so that the
-    first steps do not weigh on a short run. `l1`, `l2` add l1·Σ|w| + l2/2·Σw² over the weights (not biases and norms).
+    `optimizer` makes the optimizer from parameters or parameter groups. `clip` bounds the gradient's norm or each of
+    its values. `ema_decay` averages the weights, θ' ← d·θ' + (1 − d)·θ, with d = min(ema_decay, (1 + t)/(10 + t)) so
+    that the first steps do not weigh on a short run. `l1`, `l2` add l1·Σ|w| + l2/2·Σw² over the weights (not biases
+    and norms).
     """
 
     optimizer: Callable[[Iterable[Any]], Optimizer]
@@ -94,12 +95,14 @@ class Engine:
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
         self.penalised = [p for p in self.parameters if p.ndim > 1] if settings.l1 or settings.l2 else []
         self.averaged = (
-            (list(self.average.parameters()), [p.data for p in self.network.parameters()]) if self.average else None
+            ([p.data for p in self.average.parameters()], [p.data for p in self.network.parameters()])
+            if self.average
+            else None
         )
 
     @property
     def done(self) -> bool:
-        """Whether the run has taken its `max_steps`. (`Trainer(max_steps=…)` is never used: it does not resume exactly.)"""
+        """Whether the run has taken its `max_steps`. (`Trainer(max_steps=…)` does not resume exactly: never used.)"""
         return self.step_count >= self.settings.max_steps > 0
 
     def penalty(self) -> Tensor:

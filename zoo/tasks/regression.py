@@ -2,7 +2,6 @@
 
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection, R2Score
 
@@ -14,8 +13,8 @@ from zoo.tasks.engine import Optimization
 class Regression(Task):
     """Real targets (B, K). Monitor: validation R².
 
-    Metrics over a whole split: r2, mae and rmse. Where the data standardises its targets (facts `target_mean`, `target_std`),
-    the loss is of standardised values and mae, rmse are in the target's own unit.
+    Metrics over a whole split: r2, mae and rmse. Where the data standardises its targets (facts `target_mean`,
+    `target_std`), the loss is of standardised values and mae, rmse are in the target's own unit.
     """
 
     monitor = "val/r2"
@@ -38,8 +37,8 @@ class Regression(Task):
                 "the targets of this data are classes, and regression needs numbers: use task=classification"
             )
         self.criterion = losses.regression(loss, huber_delta=huber_delta)
-        self.register_buffer("mean", torch.tensor(self.facts.get("target_mean") or 0.0), persistent=False)
-        self.register_buffer("std", torch.tensor(self.facts.get("target_std") or 1.0), persistent=False)
+        self.mean = self.facts.get("target_mean") or 0.0
+        self.std = self.facts.get("target_std") or 1.0
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         prediction = network(batch["input"])  # (B, K)
