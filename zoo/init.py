@@ -5,9 +5,9 @@ recurrent layer and of attention's projections, and makes their biases zero. Nor
 parameters and buffers are left alone.
 
 Weights that hold several matrices are filled one matrix at a time: the gates of a recurrent layer, the projections of
-attention, the groups of a convolution. fan_in is the number of inputs to a unit and fan_out the number of units an input
-goes to, within that matrix. PyTorch's functions differ where they cannot see the layer: they swap the two for transposed
-convolutions, and count the fan_out of all groups or gates together. The stride is not taken into account, as usual.
+attention, the groups of a convolution. fan_in is the number of inputs to a unit and fan_out the number of units an
+input goes to, within that matrix. PyTorch's functions differ where they cannot see the layer: they swap the two for
+transposed convolutions, and count the fan_out of all groups or gates together. Strides are left out, as usual.
 """
 
 import math

@@ -157,7 +157,7 @@ class SparseConvolution(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.parts = nn.ModuleList(
+        self.three, self.four, self.six = (
             nn.Conv2d(len(maps) * len(maps[0]), len(maps), 5, groups=len(maps)) for maps in _C3_TABLE
         )
         seen = enumerate(chosen for maps in _C3_TABLE for chosen in maps)
@@ -165,13 +165,14 @@ class SparseConvolution(nn.Module):
         self.register_buffer("places", places, persistent=False)  # of the 60 kernels among 16×6
 
     def forward(self, input: Tensor) -> Tensor:
+        parts = (self.three, self.four, self.six)
         if input.device.type == "cpu":
             # There a dense convolution, zero where nothing is connected, is 15 times as fast as the grouped ones.
-            kernels = torch.cat([part.weight.flatten(0, 1) for part in self.parts])  # (60, 5, 5)
+            kernels = torch.cat([part.weight.flatten(0, 1) for part in parts])  # (60, 5, 5)
             dense = kernels.new_zeros(96, 5, 5).index_copy(0, self.places, kernels).view(16, 6, 5, 5)
-            return F.conv2d(input, dense, torch.cat([part.bias for part in self.parts]))
+            return F.conv2d(input, dense, torch.cat([part.bias for part in parts]))
         seen = [[number for chosen in maps for number in chosen] for maps in _C3_TABLE]
-        return torch.cat([part(input[:, maps]) for part, maps in zip(self.parts, seen, strict=True)], 1)
+        return torch.cat([part(input[:, maps]) for part, maps in zip(parts, seen, strict=True)], 1)
 
 
 class RBFOutput(nn.Module):

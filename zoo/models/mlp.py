@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 
 class ScaledTanh(nn.Module):
-    """1.7159·tanh(2x/3) maps ±1 to ±1, where its second derivative is largest. LeCun et al. 1998, "Efficient backprop"."""
+    """1.7159·tanh(2x/3) maps ±1 to ±1, where its second derivative is largest. LeCun 1998, "Efficient backprop"."""
 
     def forward(self, input: Tensor) -> Tensor:
         return 1.7159 * torch.tanh(input * (2 / 3))
