@@ -170,7 +170,7 @@ class SparseConvolution(nn.Module):
             # There a dense convolution, zero where nothing is connected, is 15 times as fast as the grouped ones.
             kernels = torch.cat([part.weight.flatten(0, 1) for part in parts])  # (60, 5, 5)
             dense = kernels.new_zeros(96, 5, 5).index_copy(0, self.places, kernels).view(16, 6, 5, 5)
-            return F.conv2d(input, dense, torch.cat([part.bias for part in parts]))
+            return F.conv2d(input, dense, torch.cat([part.bias for part in parts if part.bias is not None]))
         seen = [[number for chosen in maps for number in chosen] for maps in _C3_TABLE]
         return torch.cat([part(input[:, maps]) for part, maps in zip(parts, seen, strict=True)], 1)
 
