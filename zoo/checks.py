@@ -1,0 +1,471 @@
+"""Stage 1: every mistake that configs and sources can tell, refused before torch is imported.
+
+`check` composes a command's config and holds the command and a person's files against what there is: groups and options
+are files, keys are those of the files or of the target's signature (zoo/signatures.py), values have the annotation's or
+the default's type. Ranges beyond the bounds below, and combinations, are checked where they are used.
+"""
+
+import itertools
+import re
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from zoo.errors import ZooError
+from zoo.signatures import ANY, Kinds, Signature, fits, kinds_of, parse, signature, words
+from zoo.suggest import nearest, nearest_key
+
+_PACKAGED = Path(__file__).parent / "configs"  # where a wheel has them
+CONFIGS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[1] / "configs"
+
+# Types that neither a signature nor a default, being null, can tell.
+TYPES = {
+    "resume": "str | None",
+    "run_dir": "str | None",
+    "ema_decay": "float | None",
+    "early_stopping.patience": "int | None",
+    "checkpoint.every_n_steps": "int | None",
+}
+Bound = tuple[str, Callable[[float], bool]]
+_ABOVE_0: Bound = ("more than 0", lambda x: x > 0)
+_FROM_0: Bound = ("0 or more", lambda x: x >= 0)
+_FROM_1: Bound = ("1 or more", lambda x: x >= 1)
+_NO_LIMIT: Bound = ("1 or more, or -1 for no limit", lambda x: x >= 1 or x == -1)
+_PROPER: Bound = ("at least 0 and less than 1", lambda x: 0 <= x < 1)
+# Bounds of a key of this name, wherever it stands.
+BOUNDS: dict[str, Bound] = {
+    **dict.fromkeys(("lr", "gradient_clip_val"), _ABOVE_0),
+    **dict.fromkeys(("seed", "split_seed", "weight_decay", "l1", "l2", "num_workers"), _FROM_0),
+    **dict.fromkeys(("warmup_steps", "warmup_epochs", "min_delta"), _FROM_0),
+    **dict.fromkeys(
+        ("batch_size", "eval_batch_size", "num_classes", "channels", "image_size", "num_features"), _FROM_1
+    ),
+    **dict.fromkeys(("accumulate_grad_batches", "log_every_n_steps", "check_val_every_n_epoch"), _FROM_1),
+    **dict.fromkeys(("every_n_steps", "patience"), _FROM_1),
+    **dict.fromkeys(("max_epochs", "max_steps"), _NO_LIMIT),
+    **dict.fromkeys(("dropout", "label_smoothing"), _PROPER),
+    "ema_decay": ("more than 0 and less than 1", lambda x: 0 < x < 1),
+}
+# Arguments that the harness passes: a signature has them, a config must not.
+_PASSED = {"params", "network", "optimization", "facts", "log_every", "logger", "callbacks", "plugins"}
+_PASSED |= {"default_root_dir", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"}
+_PASSED |= {"num_sanity_val_steps", "use_distributed_sampler"}
+_HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
+_GLOBAL = "# @package _global_"
+
+
+class Job(NamedTuple):
+    """One run: its config, interpolations unresolved and open to new keys, and the options chosen."""
+
+    config: DictConfig
+    choices: dict[str, str]
+
+
+class Layout(NamedTuple):
+    """What files declare: keys with their defaults, the comments behind keys (dotted), and the options they are of."""
+
+    tree: dict[str, Any]
+    comments: dict[str, str]
+    choices: dict[str, str]
+
+
+# What there is -------------------------------------------------------------------------------------------------------
+
+
+@cache
+def options() -> dict[str, list[str]]:
+    """The options of each group: the files of its folder."""
+    folders = sorted(folder for folder in CONFIGS.iterdir() if folder.is_dir())
+    return {
+        folder.name: sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
+        for folder in folders
+    }
+
+
+@cache
+def read_yaml(file: Path) -> dict[str, Any]:
+    """A config file as plain data."""
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(file))
+    except Exception as error:  # PyYAML's and OmegaConf's have no common base
+        raise ZooError(f"{file}: not readable as YAML: {_one_line(error)}") from error
+    return content if isinstance(content, dict) else {}  # type: ignore[return-value]
+
+
+@cache
+def read_comments(file: Path) -> dict[str, str]:
+    """The comment behind each key of a config file, by dotted key; empty where there is none."""
+    found: dict[str, str] = {}
+    above: list[tuple[int, str]] = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if match := re.match(r"( *)(\w+):(?: .*?)??(?:\s+#\s*(.*))?$", line):
+            above = [*(outer for outer in above if outer[0] < len(match[1])), (len(match[1]), match[2])]
+            found[".".join(name for _, name in above)] = match[3] or ""
+    return found
+
+
+def _file(group: str, option: str) -> Path:
+    return CONFIGS / group / f"{option}.yaml"
+
+
+def _option(group: str, option: str) -> Layout:
+    """What an option declares in its group's own node, with the options of the group it builds on."""
+    file = _file(group, option)
+    tree, notes = read_yaml(file), read_comments(file)
+    if file.read_text(encoding="utf-8").startswith(_GLOBAL):
+        tree, start = tree.get(group, {}) | {"defaults": tree.get("defaults")}, f"{group}."
+        notes = {key.removeprefix(start): note for key, note in notes.items() if key.startswith(start)}
+    for entry in tree.get("defaults") or []:
+        if isinstance(entry, str) and entry in options()[group]:
+            below = _option(group, entry)
+            merged = OmegaConf.to_container(OmegaConf.merge(below.tree, tree))
+            tree, notes = merged, below.comments | notes  # type: ignore[assignment]
+    return Layout({key: value for key, value in tree.items() if key != "defaults"}, notes, {group: option})
+
+
+def _layout(choices: dict[str, str], main: str) -> Layout:
+    """What the main config and the chosen options declare; an experiment declares nothing but `expect`."""
+    file = CONFIGS / f"{main}.yaml"
+    tree = {key: value for key, value in read_yaml(file).items() if key not in ("defaults", "hydra")}
+    notes = dict(read_comments(file))
+    for group, option in choices.items():
+        if group == "experiment":
+            tree |= {key: value for key, value in read_yaml(_file(group, option)).items() if key == "expect"}
+        elif group != "debug":
+            own = _option(group, option)
+            tree[group] = own.tree
+            notes |= {f"{group}.{key}": note for key, note in own.comments.items()}
+    return Layout(tree, notes, choices)
+
+
+@cache
+def composed(arguments: tuple[str, ...], main: str = "train") -> tuple[DictConfig, dict[str, str]]:
+    """The config that choices of options make, and all choices. Copy it before writing to it."""
+    try:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            config = compose(main, overrides=list(arguments), return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ZooError(_one_line(error)) from error
+    chosen = OmegaConf.to_container(config.hydra.runtime.choices)
+    OmegaConf.set_struct(config, False)
+    del config["hydra"]
+    return config, {group: str(chosen[group]) for group in options() if chosen.get(group)}  # type: ignore[index, call-overload, union-attr]
+
+
+# Reading a command ---------------------------------------------------------------------------------------------------
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _name(argument: str) -> str:
+    """The key or group an argument sets."""
+    return argument.partition("=")[0].strip().lstrip("+~")
+
+
+def _read(argument: str) -> Override | None:
+    """An argument as Hydra reads it; None if it cannot."""
+    try:
+        return OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return None
+
+
+def _did_you_mean(meant: str | None) -> str:
+    return f" Did you mean {meant}?" if meant else ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    text = ", ".join(names)
+    return text if len(text) <= 400 else text[:400].rpartition(",")[0] + ", …"
+
+
+def _check_choice(argument: str, override: Override | None) -> None:
+    """Refuse a group's option that is not there, or that cannot be chosen so."""
+    group, value = _name(argument), argument.partition("=")[2].strip()
+    there = options()[group]
+    if override is not None and override.is_delete():
+        raise ZooError(f"{argument}: a group cannot be taken away. There is: {_listed(there)}.")
+    is_sweep = override is not None and override.is_sweep_override()
+    if override is None:
+        names = [value]
+    elif is_sweep:
+        names = values_of(override)
+    elif override.value() is None:
+        raise ZooError(f"{argument}: choose an option, or leave it out. There is: {_listed(there)}.")
+    else:
+        names = [str(override.value())]
+    if not set(names) <= set(there):
+        of_others = [f"{other}={value}" for other, found in options().items() if value in found]
+        meant = nearest(value, there)
+        hint = of_others[0] if of_others else f"{group}={meant}" if meant else None
+        raise ZooError(
+            f"{argument}: there is no {group} {value}.{_did_you_mean(hint)}\nThere is: {_listed(there) or 'none'}."
+        )
+    if is_sweep:
+        raise ZooError(f"{argument}: more than one value is a sweep, which needs -m.")
+    if override is not None and (override.is_add() or override.is_force_add()):
+        raise ZooError(f"{argument}: an option is chosen without a +. Did you mean {group}={value}?")
+
+
+def values_of(override: Override) -> list[str]:
+    """The values of one argument: those of a sweep, else its own."""
+    if not override.is_sweep_override():
+        return [override.get_value_element_as_str()]
+    if isinstance(override._value, Glob):
+        return override._value.filter(options().get(override.key_or_group, []))
+    if not override.is_discrete_sweep():
+        raise ZooError(f"{override.input_line}: an interval cannot be swept; list the values, as in 0.1,0.2.")
+    return list(override.sweep_string_iterator())
+
+
+def check_sweep(arguments: Sequence[str]) -> None:
+    """Refuse a sweep of which any job has a mistake. Values are checked with every choice of options, once each."""
+    choices: list[list[str]] = []
+    values: list[list[str]] = []
+    for argument in arguments:
+        override = _read(argument)
+        if override is None:
+            check([argument])
+        elif not argument.startswith(("hydra.", "hydra/")):
+            name = _name(argument)
+            jobs = [f"{override.get_key_element()}={value}" for value in values_of(override)]
+            if override.is_delete():
+                jobs = [argument]
+            if not jobs:
+                raise ZooError(f"{argument}: this chooses nothing. There is: {_listed(options().get(name, []))}.")
+            if name in ("resume", "run_dir"):
+                raise ZooError(f"{argument}: no sweep takes this; hydra.sweep.dir=… names the folder of all runs.")
+            (choices if name in options() else values).append(jobs)
+    first = [jobs[0] for jobs in values]
+    for choice in itertools.product(*choices):
+        check([*choice, *first])
+        for place, jobs in enumerate(values):
+            for job in jobs[1:]:
+                check([*choice, *first[:place], job, *first[place + 1 :]])
+
+
+def check(arguments: Sequence[str], main: str = "train") -> Job:
+    """The job that a command's arguments make. ZooError: the first mistake in them, or in the files they choose."""
+    overrides = [(argument, _read(argument)) for argument in arguments]
+    chosen: dict[str, str] = {}
+    for argument, override in overrides:
+        name = _name(argument)
+        if name in options() and ("=" in argument or (override is not None and override.is_delete())):
+            _check_choice(argument, override)
+            if name in chosen:
+                raise ZooError(f"{argument}: {chosen[name]} was given already; one {name} can be chosen.")
+            chosen[name] = argument
+    config, choices = composed(tuple(chosen.values()), main)
+    config, layout = deepcopy(config), _layout(choices, main)
+    values = [(argument, override) for argument, override in overrides if argument not in chosen.values()]
+    apply(config, layout, values)
+    return Job(config, choices)
+
+
+def apply(config: DictConfig, layout: Layout, overrides: Sequence[tuple[str, Override | None]]) -> None:
+    """Set values in a config, then hold all of it against the layout and the signatures of its targets."""
+    for argument, override in sorted(overrides, key=lambda pair: not _name(pair[0]).endswith("._target_")):
+        known = _keys(_plain(config))
+        if override is None or ("=" not in argument and not override.is_delete()):
+            raise ZooError(_unreadable(argument, known))
+        _set(argument, override, config, known)
+    plain = _plain(config)
+    for path, parent, value in _walk(plain):
+        problem = _problem(path, parent, value, config, layout)
+        if problem:
+            given = [argument for argument, _ in overrides if f"{path}.".startswith(f"{_name(argument)}.")]
+            raise ZooError(f"{given[-1] if given else _origin(path, value, layout)}: {problem}")
+
+
+def _unreadable(argument: str, known: Sequence[str]) -> str:
+    name, equals, value = argument.partition("=")
+    if argument.startswith("hydra"):
+        return f"{argument}: not readable as key=value."
+    if not equals:
+        choices = [f"{group}={option}" for group, names in options().items() for option in names]
+        named = [choice for choice in choices if choice.endswith(f"={name}")]
+        meant = named[0] if named else nearest_key(name, list(options())) or nearest(name, [*choices, *known])
+        return f"{argument}: write group=option or key=value.{_did_you_mean(meant)}"
+    if _name(argument) in known:
+        return f"{argument}: the value cannot be read. Did you mean {name}='\"{value}\"'?"
+    return f"{argument}: there is no key {_name(argument)}.{_did_you_mean(nearest_key(name, known))}"
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    return OmegaConf.to_container(config)  # type: ignore[return-value]
+
+
+def _walk(node: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any], Any]]:
+    for key, value in node.items():
+        here = f"{path}.{key}" if path else str(key)
+        yield here, node, value
+        if isinstance(value, dict):
+            yield from _walk(value, here)
+
+
+def _keys(plain: dict[str, Any]) -> list[str]:
+    """Every key that can be written: those there are, the groups, then those that targets would take besides."""
+    known = list(dict.fromkeys([*(path for path, _, _ in _walk(plain)), *options()]))
+    for path, _, value in _walk(plain):
+        if isinstance(value, dict) and (takes := _signature(value)):
+            known += [f"{path}.{name}" for name in takes.parameters if name not in value and name not in _PASSED]
+    return known
+
+
+def _signature(node: dict[str, Any]) -> Signature | None:
+    try:
+        return signature(str(node["_target_"])) if "_target_" in node else None
+    except LookupError:
+        return None
+
+
+def _get(tree: Any, path: str) -> Any:
+    """The value at a dotted path; `...` if there is none."""
+    for part in path.split("."):
+        if isinstance(tree, dict) and part in tree:
+            tree = tree[part]
+        elif isinstance(tree, list) and part.isdigit() and int(part) < len(tree):
+            tree = tree[int(part)]
+        else:
+            return ...
+    return tree
+
+
+def _set(argument: str, override: Override, config: DictConfig, known: Sequence[str]) -> None:
+    """Do to a config what an argument says, or say why it cannot be."""
+    path = override.key_or_group
+    plain = _plain(config)
+    there = _get(plain, path) is not ...
+    above, _, key = path.rpartition(".")
+    parent = _get(plain, above) if above else plain
+    if path.startswith("hydra.") or "/" in path or override.package is not None or not (there or path in known):
+        raise ZooError(f"{argument}: {_unknown(path, parent, known)}")
+    if override.is_sweep_override():
+        raise ZooError(f"{argument}: more than one value is a sweep, which needs -m.")
+    if override.is_delete():
+        takes = _signature(parent) if there and isinstance(parent, dict) and above != "trainer" else None
+        if takes is None or (key in takes.parameters and takes.parameters[key].default is None):
+            raise ZooError(f"{argument}: {path} is needed; give it a value instead.")
+        OmegaConf.update(config, above, {name: value for name, value in parent.items() if name != key}, merge=False)
+        return
+    plus = override.is_add() or override.is_force_add()
+    if not there and not plus:
+        raise ZooError(f"{argument}: the config does not set {path}, so it takes a +. Did you mean +{path}?")
+    if there and override.is_add():
+        raise ZooError(f"{argument}: the config has {path}: write it without +. Did you mean {path}?")
+    OmegaConf.update(config, path, override.value(), merge=True, force_add=plus)
+
+
+def _unknown(path: str, parent: Any, known: Sequence[str]) -> str:
+    meant = nearest_key(path, known)
+    text = f"there is no key {path}.{_did_you_mean(meant)}"
+    node = path.rpartition(".")[0]
+    if meant is None and isinstance(parent, dict) and node:
+        text += f"\n{node} has: {_listed([key for key in parent if not key.startswith('_')])}."
+    key = path.rpartition(".")[2]
+    others = [option for option in options().get(node, []) if key in _option(node, option).tree]
+    return text + (f"\nOther options have it: {_listed([f'{node}={option}' for option in others])}." if others else "")
+
+
+# Holding a config against what there is ------------------------------------------------------------------------------
+
+
+def _problem(path: str, parent: dict[str, Any], value: Any, config: DictConfig, layout: Layout) -> str | None:
+    """What is wrong with one key and its value."""
+    above, _, key = path.rpartition(".")
+    if key == "_target_":
+        return _wrong_target(str(value), above, parent)
+    if key in _HYDRA_KEYS:
+        return None
+    declared = _declared(path, layout)
+    takes = _signature(parent)
+    if takes is not None:
+        known = (key in takes.parameters and key not in _PASSED) or takes.is_open
+    elif "_target_" in parent:
+        known = True
+    else:  # a mapping, of which the files name all keys or none
+        known = declared is not ... or (above != "" and _declared(above, layout) in (None, {}, ...))
+    if not known:
+        text = f"there is no key {path}" if takes is None else f"{parent['_target_']} takes no {key}"
+        return text + f".{_did_you_mean(nearest_key(path, [k for k in _keys(layout.tree) if k != path]))}"
+    if value == "???":
+        return f"needs a value: add {path}=…"
+    if isinstance(value, str) and "${" in value:
+        try:
+            value = _plain(OmegaConf.create({"value": OmegaConf.select(config, path)}))["value"]
+        except OmegaConfBaseException as error:
+            return f"refers to what is not there: {_one_line(error).partition(' full_key')[0]}"
+        if value is None:  # a fact that only the files of the data know
+            return None
+    return _wrong_value(path, value, declared, takes, layout)
+
+
+def _declared(path: str, layout: Layout) -> Any:
+    """The default of a key: the chosen files', else, for a key such as data.augment.flip, that of another option."""
+    found = _get(layout.tree, path)
+    group, _, rest = path.partition(".")
+    if (found is ... and "." in rest) or (found is None and rest):
+        for option in options().get(group, []):
+            other = _get(_option(group, option).tree, rest)
+            if other not in (None, ...):
+                return other
+    return found
+
+
+def _wrong_target(target: str, above: str, node: dict[str, Any]) -> str | None:
+    try:
+        takes = signature(target)
+    except LookupError as error:
+        return f"{error.args[0]}."
+    for name, parameter in takes.parameters.items() if takes and above == "model" else ():
+        if parameter.default is None and name not in node:
+            return f"{target} needs {name}: add +{above}.{name}=…"
+    return None
+
+
+def _wrong_value(path: str, value: Any, declared: Any, takes: Signature | None, layout: Layout) -> str | None:
+    """Whether a value is of another type, out of its bounds, or none of the values a comment lists."""
+    key = path.rpartition(".")[2]
+    kinds: Kinds = ANY
+    if path in TYPES:
+        kinds = parse(TYPES[path])
+    elif takes is not None and key in takes.parameters:
+        kinds = takes.parameters[key].kinds
+    elif declared is not ... and not (isinstance(declared, str) and "${" in declared):
+        kinds = kinds_of(declared)
+    if not fits(value, kinds):
+        literals = [str(item) for kind in kinds if kind.name == "literal" for item in kind.items]
+        return f"must be {words(kinds)}.{_did_you_mean(_as_value(path, nearest(str(value), literals)))}"
+    listed = re.match(r"\w[\w.-]*(?: \| \w[\w.-]*)+(?=$| [(;,]|[,;])", layout.comments.get(path, ""))
+    if listed and isinstance(value, str) and declared in (names := listed[0].split(" | ")) and value not in names:
+        return f"must be {' or '.join(names)}.{_did_you_mean(_as_value(path, nearest(value, names)))}"
+    if key in BOUNDS and isinstance(value, int | float) and not isinstance(value, bool) and not BOUNDS[key][1](value):
+        return f"must be {BOUNDS[key][0]}."
+    return None
+
+
+def _as_value(path: str, value: str | None) -> str | None:
+    return f"{path}={value}" if value else None
+
+
+def _origin(path: str, value: Any, layout: Layout) -> str:
+    """Where a value that no argument gave stands: `configs/experiment/mine.yaml: sed: 9`."""
+    text = f"{path}: {value}" if not isinstance(value, dict) else path
+    for group in ("debug", "experiment", "model", *options()):
+        if group in layout.choices:
+            file = _file(group, layout.choices[group])
+            is_global = file.read_text(encoding="utf-8").startswith(_GLOBAL)
+            if _get(read_yaml(file), path if is_global else path.removeprefix(f"{group}.")) is not ...:
+                return f"{file.parent.parent.name}/{group}/{file.name}: {text}"
+    return text
