@@ -140,6 +140,9 @@ class ArrayDataModule(DataModule):
                 raise ZooError(
                     f"data.{name}={stated}: these data have {found[name]}; leave the value as the data set states it."
                 )
+        names, classes = self.facts["class_names"], found.get("num_classes")
+        if names and classes and len(names) != classes:
+            raise ZooError(f"data.class_names has {len(names)} names: these data have {classes} classes; name each.")
         if self.facts["mean"] is None or self.facts["std"] is None:
             found |= dict(zip(("mean", "std"), statistics(inputs), strict=True))
         self.facts |= {name: value for name, value in found.items() if self.facts[name] is None}
@@ -147,8 +150,14 @@ class ArrayDataModule(DataModule):
 
 def statistics(inputs: Tensor) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel or feature, to four digits; images count from 0 to 1."""
-    values = inputs.transpose(0, 1).flatten(1).double()
-    if inputs.dtype == torch.uint8:
-        values /= 255
-    mean, std = values.mean(1).tolist(), values.std(1, correction=0).tolist()
-    return [round(x, 4) for x in mean], [round(x, 4) or 1.0 for x in std]  # 1: nothing to scale where all are equal
+    if inputs.dtype == torch.uint8:  # from a histogram: exact, and without a copy in a wider type
+        counts = torch.stack(
+            [torch.bincount(channel.flatten(), minlength=256) for channel in inputs.unbind(1)]
+        ).double()
+        level = torch.arange(256, dtype=torch.float64) / 255
+        share = counts / counts.sum(1, keepdim=True)
+        mean = share @ level
+        std = (share @ level**2 - mean**2).clamp(min=0).sqrt()
+    else:
+        mean, std = inputs.double().mean(0), inputs.double().std(0, correction=0)
+    return [round(x, 4) for x in mean.tolist()], [round(x, 4) or 1.0 for x in std.tolist()]  # 1: nothing varies

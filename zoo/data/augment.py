@@ -96,10 +96,11 @@ class Augment:
     def _rotate(self, images: Tensor, draws: Tensor) -> Tensor:
         height, width = images.shape[-2:]
         angle = (2 * draws[:, _ANGLE] - 1) * math.radians(self.rotation)
-        cos, sin, zero = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
-        # affine_grid counts both axes from -1 to 1: the aspect ratio keeps a turned rectangle from being sheared.
-        matrix = torch.stack([cos, -sin * height / width, zero, sin * width / height, cos, zero], 1).view(-1, 2, 3)
-        grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
+        cos, sin = torch.cos(angle)[:, None, None], torch.sin(angle)[:, None, None]
+        y = torch.arange(height)[:, None] - (height - 1) / 2  # pixels from the centre: a turn counted in units of the
+        x = torch.arange(width) - (width - 1) / 2  # sides would shear a picture that is not square
+        # Not affine_grid: its matrix product follows torch.set_float32_matmul_precision.
+        grid = torch.stack([(cos * x - sin * y) * (2 / width), (sin * x + cos * y) * (2 / height)], dim=-1)
         turned = F.grid_sample(images.to(torch.float32), grid, mode="bilinear", align_corners=False)
         return turned.round_().clamp_(0, 255).to(torch.uint8)
 
