@@ -1,0 +1,100 @@
+"""What data of a person's own have in common: a seeded split by fractions, notes, a fingerprint of the files."""
+
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
+
+from zoo.data.arrays import stratified
+from zoo.data.module import DataModule, Facts
+from zoo.errors import ZooError
+
+
+@rank_zero_only
+def note(text: str) -> None:
+    """Say on stderr what was done with a person's data that they may not expect."""
+    print(f"note: {text}", file=sys.stderr, flush=True)
+
+
+def listed(items: Sequence[str], separator: str = ", ") -> str:
+    """The first five items, and how many more there are."""
+    more = [f"and {len(items) - 5} more"] if len(items) > 5 else []
+    return separator.join([*items[:5], *more])
+
+
+class OwnData(DataModule):
+    """Base of `ImageFolder` and `CsvTable`: splits by `split_seed`, facts that a stored config may already state.
+
+    Facts left None are filled in from the files. A config stored with a run states them all, so an evaluation encodes
+    its input as the training did, even where the files have changed since; then it says so.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_size: int,
+        eval_batch_size: int,
+        num_workers: int,
+        val_fraction: float,
+        test_fraction: float,
+        split_seed: int,
+        seed: int,
+        facts: Facts,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size, eval_batch_size=eval_batch_size, num_workers=num_workers, seed=seed, facts=facts
+        )
+        self.fractions = {"test": test_fraction, "val": val_fraction}
+        self.split_seed = split_seed
+        for name, fraction in self.fractions.items():
+            if not 0 < fraction < 1:
+                raise ValueError(f"{name}_fraction={fraction}: must be above 0 and below 1")
+        if val_fraction + test_fraction >= 1:
+            raise ValueError(
+                f"val_fraction={val_fraction}: must leave some for training beside {test_fraction} for test"
+            )
+
+    def divide(
+        self, targets: Tensor, classes: Sequence[str], *, parts: Sequence[str] = ("test", "val")
+    ) -> dict[str, Tensor]:
+        """Indices of train and of each of `parts`, stratified by the classes `targets` (N,), by `split_seed`.
+
+        Each part has its fraction of N and at least one of each class; a class that cannot give one is refused.
+        """
+        present = targets.unique()
+        rest, indices = torch.arange(len(targets)), {}
+        for part in parts:
+            held_out = min(max(round(len(targets) * self.fractions[part]), len(present)), len(rest))
+            kept, taken = stratified(targets[rest], held_out, seed=self.split_seed)
+            indices[part], rest = rest[taken], rest[kept]
+        indices["train"] = rest
+        for label in present.tolist():
+            if not all((targets[part] == label).any() for part in indices.values()):
+                count = int((targets == label).sum())
+                raise ZooError(
+                    f"class {classes[label]!r} has {count} example{'s' if count > 1 else ''}, too few for one in each "
+                    f"of {', '.join(reversed(indices))}: add more, remove the class, or change the fractions."
+                )
+        return indices
+
+    def state(self, found: Mapping[str, Any]) -> None:
+        """Fill in the facts left None; refuse one that contradicts what was found."""
+        for name, value in found.items():
+            if self.facts[name] is None:
+                self.facts[name] = value
+            elif self.facts[name] != value:
+                raise ZooError(f"data.{name}={self.facts[name]}: these data have {value}; leave it null.")
+
+    def identify(self, source: str, content: bytes) -> None:
+        """Set the fact `fingerprint`; say so where it is not the one that a stored config states."""
+        found, stated = hashlib.sha256(content).hexdigest()[:16], self.facts["fingerprint"]
+        if stated not in (None, found):
+            note(
+                f"{source} is not what the run was trained on (fingerprint {stated}, now {found}): "
+                "its test split may hold examples that were trained on."
+            )
+        self.facts["fingerprint"] = found
