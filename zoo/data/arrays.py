@@ -59,15 +59,18 @@ class ArraySplit:
 
 
 def stratified(targets: Tensor, held_out: int, *, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices, (N - held_out,) and (held_out,), of a seeded split that gives each class of `targets` (N,) its share."""
+    """A seeded split in which each class of `targets` (N,) keeps its share: indices (N - held_out,) and (held_out,).
+
+    Both parts are shuffled, so that the first examples of a part show all of its classes.
+    """
     order = permutation(key(seed, "split"), len(targets))
-    rank = torch.empty_like(order)  # the place within its class, as a fraction of the class
+    rank = torch.empty(len(targets), dtype=torch.float64)  # the place within its class, as a fraction of the class
     for label in targets.unique():
         members = order[targets[order] == label]
-        rank[members] = (torch.arange(len(members)) * len(targets)) // len(members)
+        rank[members] = torch.arange(len(members), dtype=torch.float64) / len(members)
     chosen = torch.zeros(len(targets), dtype=torch.bool)
     chosen[order[torch.argsort(rank[order], stable=True)[:held_out]]] = True
-    return torch.nonzero(~chosen)[:, 0], torch.nonzero(chosen)[:, 0]
+    return order[~chosen[order]], order[chosen[order]]
 
 
 class ArrayDataModule(DataModule):
