@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -128,22 +127,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ZooError(f"There is no checkpoint {path}.") from None
-    except pickle.UnpicklingError:
+    except pickle.UnpicklingError as error:
+        if "Unsupported" not in str(error):  # not even a pickle
+            raise ZooError(f"{path} is damaged or not a checkpoint: it cannot be read.") from None
         raise ZooError(
             f"{path} was refused: it holds more than tensors and plain values, and loading it could run code.\n"
             "Nothing was run. Checkpoints of this zoo never need that; ask where the file comes from."
         ) from None
-    except (
-        RuntimeError,
-        EOFError,
-        zipfile.BadZipFile,
-        ValueError,
-        KeyError,
-        AssertionError,
-        AttributeError,
-        TypeError,
-        IndexError,
-    ):
+    except (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, AssertionError):
         raise ZooError(f"{path} is damaged or not a checkpoint: it cannot be read.") from None
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("zoo"), dict):
         raise ZooError(f"{path} is not a checkpoint of this zoo: it has no `zoo` entry with config and version.")

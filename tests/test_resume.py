@@ -1,0 +1,166 @@
+"""A run killed with SIGKILL and continued ends with the same bits as one that was never killed."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+from zoo.errors import ZooError
+from zoo.run import resume
+
+REPOSITORY = Path(__file__).parents[1]
+EVERYTHING = [
+    "trainer.accelerator=cpu",
+    "trainer.accumulate_grad_batches=3",
+    "trainer.gradient_clip_val=1.0",
+    "trainer.log_every_n_steps=4",
+    "scheduler=plateau",
+    "ema_decay=0.9",
+    "logger.pictures=false",
+    "checkpoint.every_n_steps=5",
+]
+
+
+def run_until(folder: Path, place: str, count: int, overrides: list[str]) -> int:
+    """Start or continue a run in a process of its own; returns the exit code, -9 when it was killed."""
+    command = [sys.executable, str(REPOSITORY / "tests" / "killed_run.py"), str(folder), place, str(count), *overrides]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode
+
+
+def add(digest: Any, value: Any) -> None:
+    if isinstance(value, torch.Tensor):
+        digest.update(str((value.dtype, tuple(value.shape))).encode())
+        digest.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    elif isinstance(value, dict):
+        for name in sorted(value, key=str):
+            digest.update(str(name).encode())
+            add(digest, value[name])
+    elif isinstance(value, list | tuple):
+        for item in value:
+            add(digest, item)
+    else:
+        digest.update(repr(value).encode())
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    """sha256 of all that a run ends with: weights, averages, optimizer, engine and callback state, metrics, scores."""
+    prints = {}
+    for name in ("best", "last"):
+        checkpoint = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        for part in ("state_dict", "optimizer_states", "engine", "callbacks"):
+            digest = hashlib.sha256()
+            add(digest, checkpoint[part])
+            prints[f"{name}.{part}"] = digest.hexdigest()
+    for name in ("metrics.csv", "scores.json"):
+        prints[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    return prints
+
+
+def scalars(folder: Path) -> list[tuple[str, int]]:
+    """Every (tag, step) in the event files, with repetitions."""
+    found = []
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        for event in EventFileLoader(str(path)).Load():
+            found += [(value.tag, event.step) for value in event.summary.value if "hparams" not in value.tag]
+    return sorted(found)
+
+
+def assert_each_step_once(folder: Path) -> None:
+    rows = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()[1:]]
+    keys = [(step, name) for step, _, name, _ in rows]
+    assert len(keys) == len(set(keys))
+    assert all(len(row) == 4 for row in rows)
+
+
+def assert_same_end(killed: Path, whole: Path) -> None:
+    assert fingerprint(killed) == fingerprint(whole)
+    assert_each_step_once(killed)
+    assert scalars(killed) == scalars(whole)
+
+
+CASES = {
+    "mlp": ["model=mlp", "model.dropout=0.3", "model.norm=batch", "data.augment.rotation=10", "trainer.max_epochs=3"],
+    "lenet5, workers": ["model=lenet5", "data.num_workers=2", "data.augment.noise=0.1", "trainer.max_steps=50"],
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_killed_and_resumed_run_ends_with_the_same_bits(case: str, tmp_path: Path) -> None:
+    overrides = ["data=digits", "data.batch_size=128", *EVERYTHING, *CASES[case]]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run_until(whole, "never", 0, overrides) == 0
+    places = [("step", 3), ("step", 33), ("validation", 1), ("save", 4)]
+    if "workers" in case:  # start-up dominates: two kills are enough for what workers change
+        places = [("step", 40), ("save", 5)]
+    for place, count in places:
+        assert run_until(killed, place, count, overrides) == -signal.SIGKILL, (place, count)
+    assert run_until(killed, "never", 0, overrides) == 0
+    assert_same_end(killed, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("model", ["mlp", "lenet5"])
+def test_twenty_random_kills(model: str, workers: int, tmp_path: Path) -> None:
+    """Five kills at random moments for each of four configurations."""
+    overrides = ["data=digits", *EVERYTHING, f"model={model}", f"data.num_workers={workers}", "trainer.max_epochs=6"]
+    overrides += ["data.augment.rotation=10", *(["model.dropout=0.3"] if model == "mlp" else [])]
+    draw = random.Random(f"{model} {workers}")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run_until(whole, "never", 0, overrides) == 0
+    for _ in range(5):
+        place = draw.choice(["step", "step", "validation", "save"])
+        run_until(killed, place, draw.randint(1, 120 if place == "step" else 3), overrides)
+    assert run_until(killed, "never", 0, overrides) == 0
+    assert_same_end(killed, whole)
+
+
+def test_damaged_last_checkpoint_is_named_and_its_predecessor_taken(small_run, tmp_path, capsys) -> None:
+    whole, _ = small_run("trainer.max_epochs=3", name="whole")
+    folder, _ = small_run("trainer.max_epochs=3", name="damaged")
+    last = folder / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
+    (folder / "scores.json").unlink()
+    capsys.readouterr()
+    resume(folder, {})
+    said = capsys.readouterr().out
+    assert "last.ckpt is damaged" in said
+    assert "previous.ckpt" in said
+    assert fingerprint(folder) == fingerprint(whole)
+
+
+def test_no_whole_checkpoint_left_is_refused(small_run) -> None:
+    folder, _ = small_run()
+    for name in ("last", "previous"):
+        (folder / "checkpoints" / f"{name}.ckpt").write_bytes(b"not a checkpoint")
+    with pytest.raises(ZooError, match=r"last\.ckpt is damaged[\s\S]*previous\.ckpt is damaged[\s\S]*start a new run"):
+        resume(folder, {})
+
+
+def test_finished_run_resumes_to_the_same_scores(small_run) -> None:
+    folder, scores = small_run("early_stopping.patience=1", "trainer.max_epochs=30", "optimizer.lr=1e-7")
+    before = fingerprint(folder)
+    epochs = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"]
+    assert epochs < 20, "early stopping should have ended this run"
+    assert resume(folder, {}) == scores
+    assert fingerprint(folder) == before
+    assert json.loads((folder / "scores.json").read_text()) == scores
+
+
+def test_resume_may_lengthen_a_run(small_run) -> None:
+    folder, _ = small_run("scheduler=constant", "trainer.max_epochs=1")
+    longer, _ = small_run("scheduler=constant", "trainer.max_epochs=3", name="longer")
+    resume(folder, {"trainer.max_epochs": 3})
+    assert fingerprint(folder) == fingerprint(longer)
