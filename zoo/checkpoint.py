@@ -123,19 +123,25 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises ZooError for a file that is missing, damaged, not ours, of a newer format, or that needs unpickling.
     """
+    refused = ZooError(
+        f"{path} was refused: it holds more than tensors and plain values, and loading it could run code.\n"
+        "Nothing was run. Checkpoints of this zoo never need that; ask where the file comes from."
+    )
+    damaged = ZooError(f"{path} is damaged or not a checkpoint: it cannot be read.")
     try:
+        with path.open("rb") as file:
+            start = file.read(2)
+        if start != b"PK":  # torch.save writes zip files; a bare pickle is not even looked into
+            raise refused if start[:1] == b"\x80" else damaged
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ZooError(f"There is no checkpoint {path}.") from None
-    except pickle.UnpicklingError as error:
-        if "Unsupported" not in str(error):  # not even a pickle
-            raise ZooError(f"{path} is damaged or not a checkpoint: it cannot be read.") from None
-        raise ZooError(
-            f"{path} was refused: it holds more than tensors and plain values, and loading it could run code.\n"
-            "Nothing was run. Checkpoints of this zoo never need that; ask where the file comes from."
-        ) from None
-    except (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, AssertionError):
-        raise ZooError(f"{path} is damaged or not a checkpoint: it cannot be read.") from None
+    except PermissionError:
+        raise  # its own sentence: zoo.cli
+    except pickle.UnpicklingError:
+        raise refused from None
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, AssertionError):
+        raise damaged from None
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("zoo"), dict):
         raise ZooError(f"{path} is not a checkpoint of this zoo: it has no `zoo` entry with config and version.")
     version = checkpoint["zoo"].get("format_version")

@@ -1,0 +1,155 @@
+"""Checkpoints: what is in them, what is refused, and that a crash while writing leaves the old one whole."""
+
+import errno
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from zoo.build import is_trusted
+from zoo.checkpoint import FORMAT_VERSION, AtomicCheckpointIO, find_checkpoint, find_resumable, read_checkpoint
+from zoo.errors import ZooError
+from zoo.evaluation import evaluate, load
+
+
+class Touch:
+    """Unpickling it creates a file: stands for any code."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def leaves(value):
+    if isinstance(value, dict):
+        for item in value.values():
+            yield from leaves(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from leaves(item)
+    else:
+        yield value
+
+
+def test_holds_tensors_and_primitives_and_what_evaluation_needs(small_run) -> None:
+    folder, _ = small_run()
+    checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    assert {type(leaf) for leaf in leaves(checkpoint)} <= {torch.Tensor, int, float, str, bool, type(None)}
+    about = checkpoint["zoo"]
+    assert about["format_version"] == FORMAT_VERSION
+    assert about["class_names"] == [str(label) for label in range(10)]
+    assert about["preprocessing"]["channels"] == 1
+    assert about["config"]["optimizer"]["lr"] == 0.003
+    assert str(folder) not in str(about), "paths inside a checkpoint must be relative"
+
+
+@pytest.mark.parametrize("wrap", [lambda bad: bad, lambda bad: {"zoo": bad}], ids=["bare", "nested"])
+def test_malicious_pickle_is_refused_and_nothing_runs(wrap, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    for name, save in (("zip", torch.save), ("pickle", lambda value, path: path.write_bytes(pickle.dumps(value)))):
+        path = tmp_path / f"{name}.ckpt"
+        save(wrap(Touch(trace)), path)
+        with pytest.raises(ZooError, match="refused"):
+            evaluate(ckpt_path=path)
+        assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    "target", ["shutil.copyfile", "pathlib.Path.write_text", "torch.hub.load", "torch.load", "os.system"]
+)
+def test_config_in_a_checkpoint_may_not_name_a_function(target: str, small_run, tmp_path: Path) -> None:
+    folder, _ = small_run()
+    checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    copied = tmp_path / "copied"
+    checkpoint["zoo"]["config"]["model"] = {"_target_": target, "src": __file__, "dst": str(copied)}
+    torch.save(checkpoint, tmp_path / "bad.ckpt")
+    for refusing in (lambda path: evaluate(ckpt_path=path), load):
+        with pytest.raises(ZooError, match=rf"model\._target_={target}[\s\S]*trust=true"):
+            refusing(tmp_path / "bad.ckpt")
+    assert not copied.exists()
+
+
+def test_trusted_targets_are_classes_that_compute() -> None:
+    trusted = [
+        "zoo.models.lenet.LeNet5",
+        "torch.nn.Linear",
+        "torch.optim.SGD",
+        "zoo.schedules.Cosine",
+        "zoo.init.Default",
+    ]
+    assert all(is_trusted(target) for target in trusted)
+    # a name imported into a trusted package is still somebody else's
+    assert not any(
+        is_trusted(target) for target in ["zoo.run.Path", "zoo.checkpoint.os.remove", "zoo.run.train", "zoo", ""]
+    )
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK", b"some text", b"\x80"], ids=["empty", "zip head", "text", "pickle head"]
+)
+def test_files_that_are_no_checkpoints_get_a_sentence(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "file.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(ZooError, match=r"file\.ckpt (is damaged|was refused)"):
+        read_checkpoint(path)
+
+
+def test_truncated_missing_foreign_and_newer_files_get_a_sentence(small_run, tmp_path: Path) -> None:
+    folder, _ = small_run()
+    best = folder / "checkpoints" / "best.ckpt"
+    (tmp_path / "half.ckpt").write_bytes(best.read_bytes()[:20_000])
+    torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
+    newer = torch.load(best, weights_only=True)
+    newer["zoo"]["format_version"] = FORMAT_VERSION + 1
+    torch.save(newer, tmp_path / "newer.ckpt")
+    for name, said in (
+        ("half", "damaged"),
+        ("foreign", "not a checkpoint of this zoo"),
+        ("newer", f"format {FORMAT_VERSION + 1}"),
+        ("gone", "There is no checkpoint"),
+    ):
+        with pytest.raises(ZooError, match=said):
+            read_checkpoint(tmp_path / f"{name}.ckpt")
+
+
+def test_a_full_disk_leaves_the_old_checkpoint_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"zoo": 1}, path)
+    before = path.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        AtomicCheckpointIO().save_checkpoint({"zoo": 2}, path)
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"], "nothing half-written may stay behind"
+
+
+def test_last_keeps_its_predecessor(tmp_path: Path) -> None:
+    for number in range(3):
+        AtomicCheckpointIO().save_checkpoint({"zoo": {"format_version": 1, "number": number}}, tmp_path / "last.ckpt")
+    assert read_checkpoint(tmp_path / "last.ckpt")["zoo"]["number"] == 2
+    assert read_checkpoint(tmp_path / "previous.ckpt")["zoo"]["number"] == 1
+
+
+def test_best_is_the_best_validation_epoch_and_what_a_folder_means(small_run) -> None:
+    folder, scores = small_run("trainer.max_epochs=4", "optimizer.lr=0.01", "scheduler=constant")
+    rows = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()[1:]]
+    accuracies = [float(value) for _, _, name, value in rows if name == "val/accuracy"]
+    assert len(accuracies) == 4
+    assert scores["val/accuracy"] == max(accuracies)
+    best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["epoch"] == accuracies.index(max(accuracies)), "the first of equals"
+    assert find_checkpoint(folder) == folder / "checkpoints" / "best.ckpt"
+
+
+def test_an_empty_folder_has_nothing_to_evaluate_and_nothing_to_resume(tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match="no checkpoint yet"):
+        find_checkpoint(tmp_path)
+    assert find_resumable(tmp_path) is None

@@ -1,0 +1,82 @@
+"""Evaluation from a checkpoint repeats what training printed, wherever the file lies."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import zoo
+from zoo.errors import ZooError
+from zoo.evaluation import evaluate
+from zoo.randomness import key, uniform
+
+# overrides that change what evaluation must rebuild
+CHOICES = {
+    "model": ["lenet5", "mlp", "softmax_regression", "lenet5_1998"],
+    "optimizer": ["sgd", "adam", "rmsprop", "adagrad"],
+    "scheduler": ["constant", "step", "plateau", "warm_restarts"],
+    "init": ["default", "he_in_normal", "glorot_uniform"],
+    "ema_decay": ["null", "0.9"],
+    "seed": ["0", "7"],
+    "data.batch_size": ["16", "48"],
+    "data.split_seed": ["0", "3"],
+    "task.label_smoothing": ["0.0", "0.1"],
+    "trainer.accumulate_grad_batches": ["1", "2"],
+}
+
+
+@pytest.mark.parametrize("draw", range(4))
+def test_evaluation_repeats_training_to_the_last_digit_after_ten_random_overrides(
+    draw: int, small_run, tmp_path
+) -> None:
+    numbers = uniform(key("choices", draw), torch.arange(len(CHOICES)), 1)[:, 0].tolist()
+    chosen = [
+        f"{name}={options[int(u * len(options))]}" for (name, options), u in zip(CHOICES.items(), numbers, strict=True)
+    ]
+    folder, scores = small_run(*chosen)
+    trained = {name: score for name, score in scores.items() if name.startswith("test/")}
+    assert evaluate(ckpt_path=folder) == trained
+    elsewhere = tmp_path / "copied elsewhere.ckpt"
+    shutil.copy(folder / "checkpoints" / "best.ckpt", elsewhere)
+    assert evaluate(ckpt_path=elsewhere) == trained
+    moved = folder.rename(tmp_path / "moved")
+    assert evaluate(ckpt_path=moved) == trained
+
+
+def test_averaged_weights_are_the_ones_evaluated(small_run) -> None:
+    folder, _ = small_run("ema_decay=0.9")
+    state = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    network, _, _ = zoo.load(folder)
+    for name, weight in network.state_dict().items():
+        assert torch.equal(weight, state[f"ema.{name}"])
+        assert not torch.equal(weight, state[f"network.{name}"])
+
+
+def test_other_splits_other_data_and_other_sizes(small_run) -> None:
+    folder, scores = small_run()
+    assert evaluate(ckpt_path=folder, split="val")["val/accuracy"] == scores["val/accuracy"]
+    assert "train/accuracy" in evaluate(ckpt_path=folder, split="train")
+    elsewhere = evaluate(ckpt_path=folder, overrides=["data=digits"])
+    assert elsewhere["test/accuracy"] < scores["test/accuracy"], "digits are not what it was trained on"
+    with pytest.raises(ZooError, match="channels=1 and this data has channels=3"):
+        evaluate(ckpt_path=folder, overrides=["data=earth"])
+    with pytest.raises(ZooError, match="split=holdout: this data has train, val, test"):
+        evaluate(ckpt_path=folder, split="holdout")
+
+
+def test_load_gives_a_network_its_preprocessing_and_its_classes(small_run) -> None:
+    folder, _ = small_run()
+    network, preprocessing, class_names = zoo.load(folder)
+    assert not network.training
+    assert network(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
+    assert set(preprocessing) >= {"channels", "image_size", "mean", "std"}
+    assert len(class_names) == 10
+
+
+def test_importing_zoo_imports_no_torch() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, zoo; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
