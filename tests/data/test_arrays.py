@@ -133,7 +133,11 @@ def test_only_training_is_augmented() -> None:
     batch = next(iter(data.train_dataloader()))
     order = next(iter(data.train_dataloader().sampler))[2]
     torch.testing.assert_close(batch["input"], images()[order].flip(-1).float() / 255)
-    torch.testing.assert_close(next(iter(data.val_dataloader()))["input"], images()[:10].float() / 255)
+    for split, count in (("val", 10), ("train", 30)):  # scoring the training examples is evaluation too
+        scored = next(iter(data.loader(split)))["input"]
+        torch.testing.assert_close(scored, images()[:count].float() / 255)
+    first = torch.arange(10)
+    torch.testing.assert_close(data.splits["val"].batch(0, first, first)["input"], images()[:10].float() / 255)
 
 
 @pytest.mark.parametrize("kind", ["images", "vectors"])
