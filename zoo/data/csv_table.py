@@ -4,6 +4,7 @@ How cells become features is told in `zoo.data.tables`. Nothing is changed witho
 be right stops the run, named by its line in the file, and a column or row that is left out is noted.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,7 @@ class CsvTable(OwnData):
                 "data.drop_missing_target=true."
             )
         if absent:
-            note(f"{source}: {len(absent)} rows without {self.target} left out: line {listed(absent)}.")
+            note(f"{source}: rows without {self.target} left out: line {listed(absent)}.")
         kept = [row for row, answer in enumerate(answers) if not missing(answer)]
         return table.pick(kept), [answers[row] for row in kept]
 
@@ -158,6 +159,11 @@ class CsvTable(OwnData):
         """The class names, in order of value if all are numbers, else of the alphabet."""
         found = set(answers)
         order = sorted(found, key=float) if all(NUMBER.fullmatch(name) for name in found) else sorted(found)
+        if len(order) > len(answers) / 2:
+            raise ZooError(
+                f"{source}: {self.target} has {len(order)} different values in {len(answers)} rows, too many for "
+                "classes; if it is a number to predict, say data.kind=regression task=regression."
+            )
         names = self.facts["class_names"] or order
         if len(names) < 2:
             raise ZooError(
@@ -176,10 +182,12 @@ class CsvTable(OwnData):
         """The targets of a regression, float32 (N, 1), standardised by the training rows `train`."""
         values = torch.tensor(numbers(answers, lines, f"{source} column {self.target!r}"), dtype=torch.float64)
         mean, std = values[list(train)].mean().item(), values[list(train)].std(correction=0).item()
-        if std == 0:
+        if len(values[list(train)].unique()) == 1:
             raise ZooError(
                 f"{source}: {self.target} is {answers[train[0]]} in every training row; there is nothing to learn."
             )
+        if not math.isfinite(std):
+            raise ZooError(f"{source} column {self.target!r}: the numbers are too large; rescale them.")
         if self.facts["target_mean"] is None or self.facts["target_std"] is None:
             self.facts["target_mean"], self.facts["target_std"] = (mean, std) if self.standardize_target else (0.0, 1.0)
         return ((values - self.facts["target_mean"]) / self.facts["target_std"]).float()[:, None]

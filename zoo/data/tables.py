@@ -82,8 +82,10 @@ def read_table(
 
 
 def _decode(content: bytes, source: str, encoding: str) -> str:
+    if content[:2] == b"PK":
+        raise ZooError(f"{source} is a spreadsheet or a zip file: save the table as CSV.")
     try:
-        return content.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding)
+        text = content.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         guess = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "cp1252"
@@ -92,6 +94,11 @@ def _decode(content: bytes, source: str, encoding: str) -> str:
         ) from None
     except LookupError:
         raise ZooError(f"data.encoding={encoding}: no such encoding; utf-8, cp1252, latin-1 and utf-16 are.") from None
+    if "\0" in text:
+        raise ZooError(
+            f"{source} holds zero bytes: it is no text, or in another encoding than data.encoding={encoding}."
+        )
+    return text
 
 
 def check_names(wanted: Sequence[str], names: Sequence[str], option: str, source: str) -> None:
@@ -122,10 +129,14 @@ def _holds_numbers(cells: Sequence[str], lines: Sequence[int], what: str) -> boo
     """Whether a column holds numbers; one that does but for a few cells is refused, as those are likely mistakes."""
     known = [(cell, line) for cell, line in zip(cells, lines, strict=True) if not missing(cell)]
     wrong = [f"line {line}: {cell!r}" for cell, line in known if not NUMBER.fullmatch(cell)]
+    if wrong and all(NUMBER.fullmatch(cell.replace(",", ".")) for cell, _ in known):
+        raise ZooError(
+            f"{what}: numbers with commas in {listed(wrong)}; write 12.5 and 1000 instead of 12,5 and 1,000."
+        )
     if wrong and len(wrong) <= (1 - _MOSTLY) * len(known) + 1e-9:
         raise ZooError(
-            f"{what}: numbers, but for {listed(wrong)}; mend or empty {'it' if len(wrong) == 1 else 'them'}, or list "
-            "the column in data.categorical."
+            f"{what} holds numbers, but not in {listed(wrong)}; mend the cell or leave it empty, or "
+            "list the column in data.categorical."
         )
     if 0 < len(wrong) < len(known):
         note(
@@ -165,7 +176,7 @@ def fit_columns(
         else:
             constant.append(name)
     if constant:
-        note(f"{source}: {listed(constant)}: the same in all training rows, left out.")
+        note(f"{source}: left out, being the same in all training rows: {listed(constant)}.")
     if not columns:
         raise ZooError(f"{source}: no column is left to predict from.")
     return columns
