@@ -168,9 +168,14 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def _name(argument: str) -> str:
+def name_of(argument: str) -> str:
     """The key or group an argument sets."""
     return argument.partition("=")[0].strip().lstrip("+~")
+
+
+def raw_value(argument: str) -> str:
+    """What stands behind the first =, such as a path, without quotes."""
+    return argument.partition("=")[2].strip().strip("'\"")
 
 
 def _read(argument: str) -> Override | None:
@@ -192,7 +197,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def _check_choice(argument: str, override: Override | None) -> None:
     """Refuse a group's option that is not there, or that cannot be chosen so."""
-    group, value = _name(argument), argument.partition("=")[2].strip()
+    group, value = name_of(argument), argument.partition("=")[2].strip()
     there = options()[group]
     if override is not None and override.is_delete():
         raise ZooError(f"{argument}: a group cannot be taken away. There is: {_listed(there)}.")
@@ -238,7 +243,7 @@ def check_sweep(arguments: Sequence[str]) -> None:
         if override is None:
             check([argument])
         elif not argument.startswith(("hydra.", "hydra/")):
-            name = _name(argument)
+            name = name_of(argument)
             jobs = [f"{override.get_key_element()}={value}" for value in values_of(override)]
             if override.is_delete():
                 jobs = [argument]
@@ -260,7 +265,7 @@ def check(arguments: Sequence[str], main: str = "train") -> Job:
     overrides = [(argument, _read(argument)) for argument in arguments]
     chosen: dict[str, str] = {}
     for argument, override in overrides:
-        name = _name(argument)
+        name = name_of(argument)
         if name in options() and ("=" in argument or (override is not None and override.is_delete())):
             _check_choice(argument, override)
             if name in chosen:
@@ -273,18 +278,66 @@ def check(arguments: Sequence[str], main: str = "train") -> Job:
     return Job(config, choices)
 
 
-def apply(config: DictConfig, layout: Layout, overrides: Sequence[tuple[str, Override | None]]) -> None:
-    """Set values in a config, then hold all of it against the layout and the signatures of its targets."""
-    for argument, override in sorted(overrides, key=lambda pair: not _name(pair[0]).endswith("._target_")):
+def check_saved(
+    file: Path | None, arguments: Sequence[str], *, groups: Sequence[str] = (), nodes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Hold further values against a stored config, and return them by key.
+
+    Options may be chosen in `groups`, values set in `nodes` (everywhere, if none is given). Without a file only
+    `trainer` and what the options chosen bring can be told; the rest is checked when the checkpoint is read.
+    """
+    tree = dict(read_yaml(file)) if file else {}
+    chosen = [argument for argument in arguments if name_of(argument) in groups and "=" in argument]
+    for argument in chosen:
+        _check_choice(argument, _read(argument))
+    if chosen or not file:
+        base = _plain(composed(tuple(chosen))[0])
+        tree |= {name: base[name] for name in map(name_of, chosen)}
+        tree.setdefault("trainer", base["trainer"])
+    values = [(argument, _read(argument)) for argument in arguments if argument not in chosen]
+    for argument, _ in values:
+        name = name_of(argument)
+        if argument.startswith(("+", "~")):
+            raise ZooError(f"{argument}: a stored config is changed without + and ~.")
+        if nodes and (name in nodes or name.partition(".")[0] not in nodes):
+            own = [key for key in _keys(tree) if key.partition(".")[0] in nodes and key not in nodes]
+            known = [*read_yaml(CONFIGS / "evaluate.yaml"), *groups, *own]
+            hint = _did_you_mean(nearest_key(name, known))
+            raise ZooError(f"{argument}: there is no key {name} here.{hint}")
+    known_nodes = [pair for pair in values if name_of(pair[0]).partition(".")[0] in tree]
+    comments = read_comments(file) if file and file.parent == CONFIGS else {}
+    apply(OmegaConf.create(tree), Layout(tree, comments, {}), known_nodes, only_given=True)
+    return {name_of(argument): override.value() for argument, override in values if override}
+
+
+def read_choice(argument: str) -> dict[str, Any]:
+    """The keys that a choice, such as trainer=cpu, brings."""
+    _check_choice(argument, _read(argument))
+    return _option(name_of(argument), raw_value(argument)).tree
+
+
+def known_keys() -> list[str]:
+    """Every key of the default config, and every group."""
+    return _keys(_plain(composed(())[0]))
+
+
+def apply(
+    config: DictConfig,
+    layout: Layout,
+    overrides: Sequence[tuple[str, Override | None]],
+    *,
+    only_given: bool = False,
+) -> None:
+    """Set values in a config, then hold it, or what was given, against the layout and the signatures of its targets."""
+    for argument, override in sorted(overrides, key=lambda pair: not name_of(pair[0]).endswith("._target_")):
         known = _keys(_plain(config))
         if override is None or ("=" not in argument and not override.is_delete()):
             raise ZooError(_unreadable(argument, known))
         _set(argument, override, config, known)
     plain = _plain(config)
     for path, parent, value in _walk(plain):
-        problem = _problem(path, parent, value, config, layout)
-        if problem:
-            given = [argument for argument, _ in overrides if f"{path}.".startswith(f"{_name(argument)}.")]
+        given = [argument for argument, _ in overrides if f"{path}.".startswith(f"{name_of(argument)}.")]
+        if (given or not only_given) and (problem := _problem(path, parent, value, config, layout)):
             raise ZooError(f"{given[-1] if given else _origin(path, value, layout)}: {problem}")
 
 
@@ -297,9 +350,9 @@ def _unreadable(argument: str, known: Sequence[str]) -> str:
         named = [choice for choice in choices if choice.endswith(f"={name}")]
         meant = named[0] if named else nearest_key(name, list(options())) or nearest(name, [*choices, *known])
         return f"{argument}: write group=option or key=value.{_did_you_mean(meant)}"
-    if _name(argument) in known:
+    if name_of(argument) in known:
         return f"{argument}: the value cannot be read. Did you mean {name}='\"{value}\"'?"
-    return f"{argument}: there is no key {_name(argument)}.{_did_you_mean(nearest_key(name, known))}"
+    return f"{argument}: there is no key {name_of(argument)}.{_did_you_mean(nearest_key(name, known))}"
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -1,0 +1,384 @@
+"""The command line: `zoo VERB key=value …`. Reads and refuses (zoo/checks.py), then hands over to the part that works.
+
+Neither torch nor Lightning is imported before a command is known to be right. Exit codes: 0 done, 1 a bug (traceback),
+2 a mistake or an obstacle (one sentence), 130 Ctrl-C, 143 SIGTERM.
+"""
+
+import errno
+import importlib
+import itertools
+import os
+import re
+import signal
+import sys
+import textwrap
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import ZooError
+
+VERBS = {
+    "train": "train a model, continue a run, or sweep",
+    "evaluate": "score a run folder or a checkpoint file",
+    "list": "show what there is to choose from: zoo list [pattern]",
+    "prove": "train experiments and compare them with what they promise: zoo prove [pattern]",
+}
+EXAMPLES = {
+    "train": """\
+python train.py                                              LeNet-5 on real digits
+python train.py model=lenet5 data=fashion                    another data set
+python train.py optimizer.lr=0.001 trainer.max_epochs=10     change what an option says
+python train.py +optimizer.amsgrad=true                      + adds an argument the config does not set
+python train.py experiment=digits_lenet5 seed=1              a recipe with a promised score
+python train.py -m model=lenet5,mlp seed=0,1,2               a sweep: six runs
+python train.py resume=runs/lenet5-digits/2026-01-31_12-00-00
+python train.py model=mlp --cfg job                          show the config, train nothing""",
+    "evaluate": """\
+python evaluate.py ckpt_path=runs/lenet5-digits/2026-01-31_12-00-00
+python evaluate.py ckpt_path=best.ckpt split=val
+python evaluate.py ckpt_path=best.ckpt data=fashion          on other data
+python evaluate.py ckpt_path=best.ckpt data.eval_batch_size=100 trainer.accelerator=cpu""",
+}
+FLAGS = {
+    "--help": "this page (-h)",
+    "--cfg job": "print the config and stop (-c); with --resolve, references are filled in",
+    "--multirun": "train once for each combination of comma-separated values (-m)",
+    "--info": "what Hydra knows: --info defaults, --info searchpath (-i)",
+    "--shell-completion": "tab completion: -sc install=bash prints what to eval; then -sc uninstall=bash",
+}
+_SHORT = {
+    "-h": "--help",
+    "-c": "--cfg",
+    "-p": "--package",
+    "-m": "--multirun",
+    "-i": "--info",
+    "-sc": "--shell-completion",
+}
+_OBSTACLES = {
+    errno.ENOSPC: "make room on the disk",
+    errno.EDQUOT: "make room on the disk",
+    errno.EROFS: "choose a folder that can be written, with run_dir=…",
+    errno.EACCES: "change its permissions or choose another folder",
+    errno.EPERM: "change its permissions or choose another folder",
+}
+# What may stand beside resume=: a continued run ends like the one that was never stopped.
+_BESIDE_RESUME = ("trainer.max_epochs", "trainer.max_steps", "trainer.accelerator", "trainer.devices")
+_DEVICE = ("accelerator", "devices", "strategy")  # what resume= takes of a trainer=option
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code. Only a bug leaves as an exception."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if os.getcwd() not in sys.path:  # a person's own modules are found, as with `python -m`
+        sys.path.append(os.getcwd())
+    outer = os.environ.get("ZOO_RUN_DIR")
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+        return code
+    except BaseException as error:
+        told = _told(error)
+        if told is None:
+            raise
+        code, sentence = told
+        if sentence:
+            print("\n".join(sentence.splitlines()[:3]), file=sys.stderr)
+        return code
+    finally:
+        os.environ.pop("ZOO_RUN_DIR", None)
+        if outer is not None:
+            os.environ["ZOO_RUN_DIR"] = outer
+
+
+def _told(error: BaseException) -> tuple[int, str] | None:
+    """The exit code and the sentence for what is no bug; None for a bug."""
+    if isinstance(error, ZooError):
+        return 2, str(error)
+    if isinstance(error, BrokenPipeError):  # `… | head`: nobody reads on, and flushing at exit must not complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE, ""
+    signum = signal.SIGINT if isinstance(error, KeyboardInterrupt) else getattr(error, "signum", None)
+    if signum is not None:
+        folder = os.environ.get("ZOO_RUN_DIR")
+        goes_on = folder and (Path(folder) / "config.yaml").exists()
+        return 128 + signum, f"Stopped. Continue with: python train.py resume={folder}" if goes_on else "Stopped."
+    if isinstance(error, OSError) and error.errno in _OBSTACLES:
+        return 2, f"{error.filename or 'writing'}: {(error.strerror or '').lower()}; {_OBSTACLES[error.errno]}."
+    if isinstance(error, ValueError) and re.match(r"[\w.]+=.*: must ", str(error)):  # the form of our own
+        return 2, str(error)
+    from hydra.errors import HydraException, InstantiationException
+
+    if isinstance(error, InstantiationException):
+        key = re.search(r"full_key: (\S+)", str(error))
+        if isinstance(error.__cause__, ValueError | TypeError | ZooError):
+            return 2, f"{key[1] if key else 'config'}: {str(error.__cause__).splitlines()[0]}"
+        return None
+    return (2, " ".join(str(error).split())[:300]) if isinstance(error, HydraException) else None
+
+
+def _run(words: list[str]) -> int:
+    verb, arguments = (words[0], words[1:]) if words else ("--help", [])
+    if verb in ("-h", "--help"):
+        print(_help_all())
+        return 0
+    if verb not in VERBS:
+        from zoo.suggest import nearest
+
+        meant = "train" if "=" in verb else nearest(verb, list(VERBS))
+        hint = f" Did you mean {meant}?" if meant else ""
+        raise ZooError(f"{verb}: there is no such verb.{hint}\nThere is: {', '.join(VERBS)}.")
+    if verb in ("list", "prove"):
+        module = importlib.import_module("zoo.listing" if verb == "list" else "zoo.prove")
+        if {"-h", "--help"} & set(arguments):
+            print((module.__doc__ or "").strip())
+            return 0
+        return module.main(arguments)
+    flags, overrides = _split(arguments)
+    if "--help" in flags:
+        print(_help(verb))
+        return 0
+    return (_train if verb == "train" else _evaluate)(arguments, flags, overrides)
+
+
+def _split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Flags with their values, and everything else."""
+    flags: dict[str, str] = {}
+    overrides: list[str] = []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        name = _SHORT.get(name, name)
+        if not word.startswith("-") or name == "-":
+            overrides.append(word)
+        elif name in ("--cfg", "--package", "--info"):
+            if not equals and rest and "=" not in rest[0] and not rest[0].startswith("-"):
+                value = rest.pop(0)
+            if name == "--cfg" and value not in ("job", "hydra", "all"):
+                raise ZooError(f"{word} {value}".strip() + ": write --cfg job, --cfg hydra or --cfg all.")
+            flags[name] = value
+        elif name in ("--help", "--multirun", "--resolve", "--shell-completion") and not equals:
+            flags[name] = ""
+        else:
+            from zoo.checks import known_keys
+            from zoo.suggest import nearest, nearest_key
+
+            meant = nearest(name, [flag.split()[0] for flag in FLAGS]) if not equals else None
+            if meant is None and (key := nearest_key(name.strip("-"), known_keys())):
+                meant = f"{key}={value or '…'}"
+            hint = f" Did you mean {meant}?" if meant else ""
+            raise ZooError(f"{word}: there is no such flag.{hint}\nValues are set without dashes: key=value.")
+    return flags, overrides
+
+
+# Training ------------------------------------------------------------------------------------------------------------
+
+
+def _train(arguments: Sequence[str], flags: dict[str, str], overrides: list[str]) -> int:
+    from omegaconf import OmegaConf
+
+    from zoo.checks import check, check_sweep, name_of
+
+    if "--shell-completion" in flags or "--info" in flags:
+        return _through_hydra(arguments)
+    if any(name_of(word) == "resume" and not word.endswith("=null") for word in overrides):
+        if flags:
+            raise ZooError(f"{next(iter(flags))}: resume= continues one run and takes no flags.")
+        return _resume(overrides)
+    if "--multirun" in flags:
+        check_sweep(overrides)
+        folder = _new_folder(Path("runs/multirun"))
+        names = {name_of(word) for word in overrides}
+        settings = {"hydra.sweep.dir": folder, "hydra.output_subdir": "null"}
+        settings |= {"hydra/job_logging": "none", "hydra/hydra_logging": "none"}
+        return _through_hydra([f"{key}={value}" for key, value in settings.items() if key not in names] + [*arguments])
+    if "--cfg" in flags and (flags["--cfg"] != "job" or "--package" in flags):
+        check([word for word in overrides if not name_of(word).startswith("hydra")])
+        return _through_hydra(arguments)
+    for word in overrides:
+        if name_of(word).startswith("hydra"):
+            raise ZooError(f"{word}: only sweeps (-m) and --cfg hydra read this. The run folder is set by run_dir=…")
+    job = check(overrides)
+    if "--cfg" in flags:
+        print(OmegaConf.to_yaml(job.config, resolve="--resolve" in flags), end="")
+        return 0
+    inherited = os.environ.get("ZOO_RUN_DIR")  # set in the further processes of a run
+    folder = Path(inherited) if inherited else _run_folder(job.config.run_dir, job.choices)
+    _start(job, folder, _command("train", arguments))
+    return 0
+
+
+def _start(job: Any, folder: Path, command: list[str]) -> None:
+    os.environ["ZOO_RUN_DIR"] = str(folder)
+    from zoo.run import train
+
+    train(job.config, folder, choices=job.choices, command=command)
+
+
+def _command(verb: str, arguments: Sequence[str]) -> list[str]:
+    """What to type to run this again."""
+    script = Path(sys.argv[0]).name
+    return ["python", script, *arguments] if script == f"{verb}.py" else ["zoo", verb, *arguments]
+
+
+def _new_folder(parent: Path) -> Path:
+    """Make `parent/<date>_<time>`; a second one in the same second gets -2."""
+    name = time.strftime("%Y-%m-%d_%H-%M-%S")
+    for number in itertools.count(1):
+        folder = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:
+            if not parent.is_dir():
+                raise ZooError(f"{parent}: is a file, where a folder for runs is to be made.") from None
+    return folder
+
+
+def _run_folder(run_dir: str | None, choices: dict[str, str]) -> Path:
+    if run_dir is None:
+        return _new_folder(Path("runs") / f"{choices['model']}-{choices['data']}".replace("/", "-"))
+    folder = Path(run_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ZooError(f"run_dir={folder}: is a file or below one; name a new folder.") from None
+    if any(folder.iterdir()):
+        raise ZooError(f"run_dir={folder}: is not empty; name a new folder, or continue that run with resume={folder}")
+    return folder
+
+
+def _through_hydra(arguments: Sequence[str]) -> int:
+    """Sweeps and what only Hydra can tell about itself; its errors come out as they are."""
+    import hydra
+
+    from zoo.checks import CONFIGS
+
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    typed, sys.argv = sys.argv, [sys.argv[0], *arguments]
+    try:
+        hydra.main(config_path=str(CONFIGS), config_name="train", version_base="1.3")(_sweep_job)()
+    finally:
+        sys.argv = typed
+    return 0
+
+
+def _sweep_job(config: Any) -> None:
+    """One run of a sweep. A sentence is printed when it happens, as the other runs go on."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from zoo.checks import check
+
+    hydra_config = HydraConfig.get()
+    overrides, number = list(hydra_config.overrides.task), hydra_config.job.num
+    folder = Path(os.path.relpath(hydra_config.runtime.output_dir))
+    print(f"run {number} of the sweep: {' '.join(overrides)}", flush=True)
+    try:
+        _start(check(overrides), folder, ["python", "train.py", *overrides])
+    except ZooError as error:
+        print(f"run {number} of the sweep failed: {error}", file=sys.stderr, flush=True)
+        raise ZooError("Not all runs of the sweep are done: the sentences above say why.") from error
+
+
+def _resume(overrides: list[str]) -> int:
+    from zoo.checks import check_saved, name_of, raw_value, read_choice
+
+    folder = Path(next(raw_value(word) for word in overrides if name_of(word) == "resume"))
+    if folder.suffix == ".ckpt":
+        raise ZooError(f"resume={folder}: give the run folder, not the checkpoint: resume={folder.parent.parent}")
+    if not (folder / "config.yaml").exists():
+        lack = "is no run folder: it has no config.yaml" if folder.is_dir() else "there is no such folder"
+        raise ZooError(f"resume={folder}: {lack}. A run folder is called like runs/lenet5-digits/2026-01-31_12-00-00.")
+    changes: dict[str, object] = {}
+    values: list[str] = []
+    for word in overrides:
+        name = name_of(word)
+        if name == "trainer" and "=" in word:
+            changes |= {f"trainer.{key}": value for key, value in read_choice(word).items() if key in _DEVICE}
+        elif name == "logger" and "=" in word:
+            changes |= {f"logger.{key}": value for key, value in read_choice(word).items()}
+        elif name in _BESIDE_RESUME or name.startswith("logger.") or name == "trust":
+            values.append(word)
+        elif name != "resume":
+            allowed = f"{', '.join(_BESIDE_RESUME)}, trainer=…, logger=…, logger.… and trust"
+            raise ZooError(f"{word}: a continued run keeps its config. Beside resume= may stand {allowed}.")
+    changes |= check_saved(folder / "config.yaml", values)
+    os.environ["ZOO_RUN_DIR"] = str(folder)
+    from zoo.run import resume
+
+    resume(folder, changes)
+    return 0
+
+
+# Evaluation ----------------------------------------------------------------------------------------------------------
+
+
+def _evaluate(arguments: Sequence[str], flags: dict[str, str], overrides: list[str]) -> int:
+    from omegaconf import OmegaConf
+
+    from zoo.checks import CONFIGS, check_saved, name_of, raw_value, read_yaml
+
+    if set(flags) - {"--cfg", "--resolve"}:
+        raise ZooError(f"{' '.join(flags)}: evaluate.py takes --help and --cfg job only.")
+    own = [word for word in overrides if name_of(word) in read_yaml(CONFIGS / "evaluate.yaml")]
+    rest = [word for word in overrides if word not in own]
+    path = next((Path(raw_value(word)) for word in own if name_of(word) == "ckpt_path"), None)
+    settings: dict[str, Any] = check_saved(
+        CONFIGS / "evaluate.yaml", [word for word in own if name_of(word) != "ckpt_path"]
+    )
+    for word in rest:
+        if "=" not in word and Path(word).exists():
+            raise ZooError(f"{word}: write key=value. Did you mean ckpt_path={word}?")
+    stored = None
+    if path is not None:
+        places = (path / "config.yaml", path.parent.parent / "config.yaml")
+        stored = next((file for file in places if file.is_file()), None)
+    check_saved(stored, rest, groups=("data", "trainer"), nodes=("data", "task", "trainer"))
+    settings = {"split": "test", "trust": False, **settings}
+    if "--cfg" in flags:
+        print(OmegaConf.to_yaml({"ckpt_path": str(path) if path else "???", **settings, "overrides": rest}), end="")
+        return 0
+    if path is None:
+        raise ZooError("ckpt_path is needed: python evaluate.py ckpt_path=<run folder or checkpoint file>")
+    if not path.exists():
+        raise ZooError(f"ckpt_path={path}: there is no such file or folder.")
+    from zoo.evaluation import evaluate
+
+    evaluate(ckpt_path=path, overrides=rest, **settings)
+    return 0
+
+
+# Help ----------------------------------------------------------------------------------------------------------------
+
+
+def _help_all() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:{width}}  {purpose}" for verb, purpose in VERBS.items())
+    return f"Usage: zoo VERB [key=value …], or python -m zoo VERB …\n\n{verbs}\n\nzoo VERB --help says more."
+
+
+def _help(verb: str) -> str:
+    from zoo.checks import CONFIGS, options
+
+    file = CONFIGS / ("train.yaml" if verb == "train" else "evaluate.yaml")
+    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    keys = "\n".join(lines[lines.index("") :]) if "defaults:" in lines else "\n".join(lines)
+    groups = {group: names for group, names in options().items() if verb == "train" or group in ("data", "trainer")}
+    indent = max(map(len, groups)) + 4
+    listed = "\n".join(
+        textwrap.fill(" ".join(names), 112, initial_indent=f"  {group:{indent - 2}}", subsequent_indent=" " * indent)
+        for group, names in groups.items()
+        if names
+    )
+    width = max(map(len, FLAGS)) + 2
+    flags = "\n".join(
+        f"  {flag:{width}}{text}" for flag, text in FLAGS.items() if verb == "train" or flag != "--multirun"
+    )
+    more = "python train.py --cfg job" if verb == "train" else "the run's config.yaml"
+    return (
+        f"{VERBS[verb].capitalize()}.\n\nUsage: python {verb}.py [group=option …] [key=value …] [flags]\n\n"
+        f"{textwrap.indent(EXAMPLES[verb], '  ')}\n\nGroups and their options:\n{listed}\n\n"
+        f"Keys (those of the chosen options: {more}):\n{textwrap.indent(keys.strip(), '  ')}\n\nFlags:\n{flags}"
+    )
