@@ -104,6 +104,8 @@ def train(cfg: DictConfig, folder: Path, *, choices: dict[str, str], command: li
             for name, value in data.facts.items():
                 if name in cfg.data and cfg.data[name] is None:
                     OmegaConf.update(cfg, f"data.{name}", value)
+        if cfg.fast and cfg.trainer.precision == "32-true":
+            cfg.trainer.precision = "bf16-mixed"
         config = to_plain(cfg)
         for unused in ("resume", "trust", "run_dir", "experiment", "debug", "expect"):
             config.pop(unused, None)
@@ -145,11 +147,13 @@ def run(
 
     quieten_lightning()
     description = {"config": config, "choices": choices, "class_names": list(data.facts.get("class_names") or [])}
+    check_ranges(config)
     network = make_network(config)
     # what can be refused without reading data is refused before
     trainer_options = {**config["trainer"], "profiler": config["trainer"].get("profiler") or NoProfiler()}
     optimization = make_optimization(config)
     data.setup("fit")
+    data.train_examples = config["train_examples"]
     description["class_names"] = list(data.facts.get("class_names") or [])
     description["preprocessing"] = data.preprocessing
     description["versions"] = versions()
@@ -208,6 +212,18 @@ def make_fast(network: nn.Module) -> nn.Module:
         torch.set_float32_matmul_precision("high")
         network.compile()
     return network
+
+
+def check_ranges(config: dict[str, Any]) -> None:
+    """Refuse what is nobody's argument and therefore nobody's to check."""
+    wanted = config["train_examples"]
+    if wanted is not None and (wanted <= 0 or (isinstance(wanted, float) and wanted > 1)):
+        raise ZooError(f"train_examples={wanted}: must be a number of examples, at least 1, or a share between 0 and 1")
+    patience = config["early_stopping"]["patience"]
+    if patience is not None and patience < 1:
+        raise ZooError(f"early_stopping.patience={patience}: must be at least 1, or null for none")
+    if config["trainer"]["max_epochs"] < 1 and config["trainer"]["max_steps"] < 1:
+        raise ZooError("trainer.max_epochs and trainer.max_steps: one of them must be at least 1")
 
 
 def make_optimization(config: dict[str, Any]) -> Optimization:
@@ -330,7 +346,7 @@ def quieten_lightning() -> None:
 def print_header(config: dict[str, Any], choices: dict[str, str], network: nn.Module, data: Any, folder: Path) -> None:
     parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
     form = getattr(network, "form", None)
-    sizes = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
+    sizes = ", ".join(f"{data.size(split):,} {split}" for split in data.splits)
     print(f"{choices.get('model', 'model')}{f' ({form})' if form else ''}: {parameters:,} trainable parameters")
     print(f"{choices.get('data', 'data')}: {sizes}")
     print(f"run folder: {folder}", flush=True)

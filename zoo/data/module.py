@@ -31,6 +31,7 @@ class DataModule(pl.LightningDataModule):
         self.num_workers, self.seed = num_workers, seed
         self.facts: Facts = dict(facts or {})
         self.splits: dict[str, Split] = {}
+        self.train_examples: int | float | None = None  # how many of the training examples to use, or which share
         for name in ("batch_size", "eval_batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
@@ -51,6 +52,13 @@ class DataModule(pl.LightningDataModule):
         if not self.splits:
             self.read()
 
+    def size(self, split: str) -> int:
+        """How many examples of a split are used: all, or of the training split the first `train_examples`."""
+        size, wanted = len(self.splits[split]), self.train_examples
+        if split != "train" or wanted is None:
+            return size
+        return min(size, wanted) if isinstance(wanted, int) else max(1, round(size * wanted))
+
     def loader(self, split: str, *, training: bool = False) -> Loader:
         """A split's loader: shuffled by (seed, epoch) and augmented for training, else in order and as it is."""
         examples = self.splits[split]
@@ -59,7 +67,7 @@ class DataModule(pl.LightningDataModule):
             examples.augment = None
         trainer = self.trainer
         sampler = PositionSampler(
-            len(examples),
+            self.size(split),
             self.batch_size if training else self.eval_batch_size,
             seed=self.seed,
             shuffle=training,
