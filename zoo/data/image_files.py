@@ -134,7 +134,8 @@ def decode(path: Path, *, channels: int, image_size: int) -> np.ndarray:
         left, top = (width - side) / 2, (height - side) / 2
         box = (left, top, left + side, top + side)
         image = image.resize((image_size, image_size), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(image).reshape(image_size, image_size, channels).transpose(2, 0, 1)
+    pixels = np.asarray(image).reshape(image_size, image_size, channels)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def decode_or_reason(path: Path, *, channels: int, image_size: int) -> np.ndarray | str:
