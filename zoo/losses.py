@@ -96,7 +96,7 @@ class CrossEntropy(_Weighted):
         if target.ndim == 1 or self.weights is None:
             return F.cross_entropy(logits, target, self.weights, label_smoothing=self.label_smoothing)
         total = F.cross_entropy(logits, target, self.weights, reduction="sum", label_smoothing=self.label_smoothing)
-        return total / (target @ self.weights).sum()
+        return total / (target * self.weights).sum()
 
 
 class Focal(_Weighted):
@@ -120,7 +120,7 @@ class Focal(_Weighted):
         loss = -smooth * missing**self.gamma * log_p
         if self.weights is None:
             return loss.sum() / len(logits)
-        return (loss * self.weights).sum() / (soft @ self.weights).sum()
+        return (loss * self.weights).sum() / (soft * self.weights).sum()
 
 
 class Hinge(_Weighted):
