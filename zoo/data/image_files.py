@@ -146,6 +146,10 @@ def decode_or_reason(path: Path, *, channels: int, image_size: int) -> np.ndarra
         return _reason(error)
 
 
+def unreadable(path: Path, reason: str) -> str:
+    return f"cannot read {path} ({reason}): mend or remove it, or leave bad files out with data.skip_bad_files=true."
+
+
 def decode_all(paths: Sequence[Path], *, channels: int, image_size: int) -> Iterator[np.ndarray | str]:
     """`decode_or_reason` of each file in turn; says how far it is where that takes more than 2 s."""
     due = time.monotonic() + 2
@@ -208,7 +212,7 @@ class FileSplit:
         for index in indices.tolist():
             image = decode_or_reason(self.paths[index], channels=self.channels, image_size=self.image_size)
             if isinstance(image, str):
-                raise ZooError(f"cannot read {self.paths[index]} ({image}): mend or remove it.")
+                raise ZooError(unreadable(self.paths[index], image))
             arrays.append(image)
         images = torch.from_numpy(np.stack(arrays))
         if self.augment:

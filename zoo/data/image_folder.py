@@ -19,7 +19,7 @@ from torch import Tensor
 
 from zoo.data.arrays import ArraySplit
 from zoo.data.augment import Augment
-from zoo.data.image_files import SUFFIXES, FileSplit, Item, Scan, Unlabelled, decode_all, scan, traits
+from zoo.data.image_files import SUFFIXES, FileSplit, Item, Scan, Unlabelled, decode_all, scan, traits, unreadable
 from zoo.data.loaders import Split
 from zoo.data.own import OwnData, listed, note
 from zoo.errors import ZooError
@@ -228,7 +228,7 @@ class ImageFolder(OwnData):
         counts = np.zeros((channels, 256), np.int64)  # how often each level occurs: sums without rounding
         for index, image in zip(chosen, arrays, strict=True):
             if isinstance(image, str):
-                raise ZooError(f"cannot read {items[index].path} ({image}): mend or remove it.")
+                raise ZooError(unreadable(items[index].path, image))
             for channel in range(channels):
                 counts[channel] += np.bincount(image[channel].ravel(), minlength=256)
         levels, total = np.arange(256) / 255, counts.sum(1)
