@@ -170,7 +170,8 @@ def test_wrong_words(word: str) -> None:
 
 
 def test_select() -> None:
-    assert set(prove.select(["digits_lenet5"])) == {"digits_lenet5", "digits_lenet5_1998"}
+    assert set(prove.select(["digits_lenet5"])) == {"digits_lenet5"}  # a whole name is that one
+    assert set(prove.select(["digits_lenet"])) == {"digits_lenet5", "digits_lenet5_1998"}
     assert set(prove.select(["*_mlp", "earth"])) == {"digits_mlp", "fashion_mlp", "earth_lenet5"}
     with pytest.raises(ZooError, match="Did you mean digits_mlp"):
         prove.select(["earth", "digits_mpl"])

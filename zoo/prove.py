@@ -85,12 +85,13 @@ def parse(args: Sequence[str]) -> tuple[list[str], list[int] | None, Path]:
 
 
 def select(patterns: Sequence[str]) -> dict[str, Json]:
-    """The `expect` of every experiment that has one and whose name contains a pattern or fits it as a glob."""
+    """The `expect` of every experiment that has one and that a pattern names: whole, in part, or as a glob."""
     found = {name: read_yaml(CONFIGS / "experiment" / f"{name}.yaml").get("expect") for name in options()["experiment"]}
     experiments: dict[str, Json] = {name: expect for name, expect in found.items() if expect}
     chosen: set[str] = set()
     for pattern in patterns or ["*"]:
         fitting = {name for name in experiments if pattern in name or fnmatch.fnmatchcase(name, pattern)}
+        fitting = {pattern} if pattern in experiments else fitting
         if not fitting:
             near = nearest(pattern, sorted(experiments))
             hint = f"Did you mean {near}?" if near else f"There are {', '.join(sorted(experiments))}."
