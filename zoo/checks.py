@@ -19,9 +19,10 @@ from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from zoo.errors import ZooError
-from zoo.signatures import ANY, Kinds, Signature, fits, kinds_of, parse, signature, words
+from zoo.signatures import ANY, Kind, Kinds, Signature, fits, kinds_of, parse, signature, words
 from zoo.suggest import nearest, nearest_key
 
 _PACKAGED = Path(__file__).parent / "configs"  # where a wheel has them
@@ -96,7 +97,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     """A config file as plain data."""
     try:
         content = OmegaConf.to_container(OmegaConf.load(file))
-    except Exception as error:  # PyYAML's and OmegaConf's have no common base
+    except (OSError, ValueError, OmegaConfBaseException, YAMLError) as error:
         raise ZooError(f"{file}: not readable as YAML: {_one_line(error)}") from error
     return content if isinstance(content, dict) else {}  # type: ignore[return-value]
 
@@ -117,6 +118,7 @@ def _file(group: str, option: str) -> Path:
     return CONFIGS / group / f"{option}.yaml"
 
 
+@cache
 def _option(group: str, option: str) -> Layout:
     """What an option declares in its group's own node, with the options of the group it builds on."""
     file = _file(group, option)
@@ -153,7 +155,7 @@ def composed(arguments: tuple[str, ...], main: str = "train") -> tuple[DictConfi
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             config = compose(main, overrides=list(arguments), return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise ZooError(_one_line(error)) from error
     chosen = OmegaConf.to_container(config.hydra.runtime.choices)
     OmegaConf.set_struct(config, False)
@@ -200,7 +202,9 @@ def _check_choice(argument: str, override: Override | None) -> None:
     group, value = name_of(argument), argument.partition("=")[2].strip()
     there = options()[group]
     if override is not None and override.is_delete():
-        raise ZooError(f"{argument}: a group cannot be taken away. There is: {_listed(there)}.")
+        raise ZooError(
+            f"{argument}: a group cannot be taken away.{_did_you_mean(argument[1:])} There is: {_listed(there)}."
+        )
     is_sweep = override is not None and override.is_sweep_override()
     if override is None:
         names = [value]
@@ -303,7 +307,7 @@ def check_saved(
             own = [key for key in _keys(tree) if key.partition(".")[0] in nodes and key not in nodes]
             known = [*read_yaml(CONFIGS / "evaluate.yaml"), *groups, *own]
             hint = _did_you_mean(nearest_key(name, known))
-            raise ZooError(f"{argument}: there is no key {name} here.{hint}")
+            raise ZooError(f"{argument}: there is no key {name} among {', '.join(nodes)}.{hint}")
     known_nodes = [pair for pair in values if name_of(pair[0]).partition(".")[0] in tree]
     comments = read_comments(file) if file and file.parent == CONFIGS else {}
     apply(OmegaConf.create(tree), Layout(tree, comments, {}), known_nodes, only_given=True)
@@ -409,7 +413,7 @@ def _set(argument: str, override: Override, config: DictConfig, known: Sequence[
     if override.is_delete():
         takes = _signature(parent) if there and isinstance(parent, dict) and above != "trainer" else None
         if takes is None or (key in takes.parameters and takes.parameters[key].default is None):
-            raise ZooError(f"{argument}: {path} is needed; give it a value instead.")
+            raise ZooError(f"{argument}: {path} is needed. Did you mean {path}=…?")
         OmegaConf.update(config, above, {name: value for name, value in parent.items() if name != key}, merge=False)
         return
     plus = override.is_add() or override.is_force_add()
@@ -458,7 +462,12 @@ def _problem(path: str, parent: dict[str, Any], value: Any, config: DictConfig, 
         try:
             value = _plain(OmegaConf.create({"value": OmegaConf.select(config, path)}))["value"]
         except OmegaConfBaseException as error:
-            return f"refers to what is not there: {_one_line(error).partition(' full_key')[0]}"
+            lacking = re.search(r"Interpolation key '(\w+)(\S*)' not found", str(error))
+            if lacking is None:
+                return _one_line(error)
+            option = layout.choices.get(lacking[1])
+            place = f"{lacking[1]}={option} does not have" if option else "the config does not have"
+            return f"needs {lacking[1]}{lacking[2]}, which {place}."
         if value is None:  # a fact that only the files of the data know
             return None
     return _wrong_value(path, value, declared, takes, layout)
@@ -502,7 +511,9 @@ def _wrong_value(path: str, value: Any, declared: Any, takes: Signature | None, 
         return f"must be {words(kinds)}.{_did_you_mean(_as_value(path, nearest(str(value), literals)))}"
     listed = re.match(r"\w[\w.-]*(?: \| \w[\w.-]*)+(?=$| [(;,]|[,;])", layout.comments.get(path, ""))
     if listed and isinstance(value, str) and declared in (names := listed[0].split(" | ")) and value not in names:
-        return f"must be {' or '.join(names)}.{_did_you_mean(_as_value(path, nearest(value, names)))}"
+        return (
+            f"must be {words((Kind('literal', tuple(names)),))}.{_did_you_mean(_as_value(path, nearest(value, names)))}"
+        )
     if key in BOUNDS and isinstance(value, int | float) and not isinstance(value, bool) and not BOUNDS[key][1](value):
         return f"must be {BOUNDS[key][0]}."
     return None

@@ -7,6 +7,7 @@ Neither torch nor Lightning is imported before a command is known to be right. E
 import errno
 import importlib
 import itertools
+import logging
 import os
 import re
 import signal
@@ -182,7 +183,7 @@ def _train(arguments: Sequence[str], flags: dict[str, str], overrides: list[str]
     from zoo.checks import check, check_sweep, name_of
 
     if "--shell-completion" in flags or "--info" in flags:
-        return _through_hydra(arguments)
+        return _through_hydra(flags, overrides)
     if any(name_of(word) == "resume" and not word.endswith("=null") for word in overrides):
         if flags:
             raise ZooError(f"{next(iter(flags))}: resume= continues one run and takes no flags.")
@@ -193,10 +194,11 @@ def _train(arguments: Sequence[str], flags: dict[str, str], overrides: list[str]
         names = {name_of(word) for word in overrides}
         settings = {"hydra.sweep.dir": folder, "hydra.output_subdir": "null"}
         settings |= {"hydra/job_logging": "none", "hydra/hydra_logging": "none"}
-        return _through_hydra([f"{key}={value}" for key, value in settings.items() if key not in names] + [*arguments])
+        more = [f"{key}={value}" for key, value in settings.items() if key not in names]
+        return _through_hydra(flags, [*overrides, *more])
     if "--cfg" in flags and (flags["--cfg"] != "job" or "--package" in flags):
         check([word for word in overrides if not name_of(word).startswith("hydra")])
-        return _through_hydra(arguments)
+        return _through_hydra(flags, overrides)
     for word in overrides:
         if name_of(word).startswith("hydra"):
             raise ZooError(f"{word}: only sweeps (-m) and --cfg hydra read this. The run folder is set by run_dir=…")
@@ -250,14 +252,16 @@ def _run_folder(run_dir: str | None, choices: dict[str, str]) -> Path:
     return folder
 
 
-def _through_hydra(arguments: Sequence[str]) -> int:
+def _through_hydra(flags: dict[str, str], overrides: Sequence[str]) -> int:
     """Sweeps and what only Hydra can tell about itself; its errors come out as they are."""
     import hydra
 
     from zoo.checks import CONFIGS
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    typed, sys.argv = sys.argv, [sys.argv[0], *arguments]
+    logging.raiseExceptions = False  # `--info | head`: Hydra shows its tables through logging
+    words = [f"{flag}={value}" if value else flag for flag, value in flags.items()]
+    typed, sys.argv = sys.argv, [sys.argv[0], *words, *overrides]
     try:
         hydra.main(config_path=str(CONFIGS), config_name="train", version_base="1.3")(_sweep_job)()
     finally:

@@ -170,9 +170,11 @@ def _of(found: Found) -> Signature | None:
             return above
         inherited |= above.parameters
     if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
-        for statement in node.body:
-            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-                inherited[statement.target.id] = Parameter(found.module, statement.annotation, statement.value)
+        fields = [statement for statement in node.body if isinstance(statement, ast.AnnAssign)]
+        for field in fields:
+            no_argument = field.value is not None and "init=False" in ast.unparse(field.value)
+            if isinstance(field.target, ast.Name) and not no_argument:
+                inherited[field.target.id] = Parameter(found.module, field.annotation, field.value)
     return Signature(inherited, False)
 
 
