@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoo import checks
+from zoo import checks, layout
 from zoo.cli import _split
 from zoo.errors import ZooError
 from zoo.signatures import fits, parse, signature, words
@@ -103,8 +103,9 @@ WRONG = {
     "data.batch_size=0": "1 or more",
     "data.num_workers=-1": "0 or more",
     "data.class_names=3": "a list",
-    "data.augment.shift=x": "whole number",
-    "data.augment.shft=1": "Did you mean data.augment.shift?",
+    "penalty={l3: 1}": "there is no key penalty.l3. Did you mean penalty.l1?",
+    "augment.shift=x": "whole number",
+    "augment.shft=1": "Did you mean augment.shift?",
     "task.loss=focl": "Did you mean task.loss=focal?",
     "task.label_smoothing=1": "less than 1",
     "task.class_weights=balanse": "Did you mean task.class_weights=balanced?",
@@ -166,9 +167,9 @@ RIGHT = [
     ["trainer.deterministic=warn"],
     ["optimizer.lr=1"],
     ["optimizer.betas.0=0.8"],
-    ["data.augment=null"],
-    ["~data.augment"],
-    ["data=synthetic", "data.augment={shift: 1, flip: 0.5}"],
+    ["augment=none"],
+    ["augment=flip_crop"],
+    ["data=synthetic", "augment.shift=1", "augment.flip=0.5"],
     ["task.class_weights=[1,1,1,1,1,1,1,1,1,1]"],
     ["task.class_weights=balanced"],
     ["model='lenet5'"],
@@ -198,11 +199,11 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of configs/ to put a person's files into."""
     folder = tmp_path / "configs"
     shutil.copytree(made.CONFIGS, folder)
-    monkeypatch.setattr(checks, "CONFIGS", folder)
-    for cached in (checks.options, checks.composed, checks._option):
+    monkeypatch.setattr(layout, "CONFIGS", folder)
+    for cached in (layout.options, layout.composed, layout.read_option):
         cached.cache_clear()
     yield folder
-    for cached in (checks.options, checks.composed, checks._option):
+    for cached in (layout.options, layout.composed, layout.read_option):
         cached.cache_clear()
 
 

@@ -9,24 +9,31 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from zoo.errors import ZooError
+from zoo.layout import (
+    CONFIGS,
+    Layout,
+    composed,
+    is_global,
+    one_line,
+    option_file,
+    options,
+    read_comments,
+    read_layout,
+    read_option,
+    read_yaml,
+)
 from zoo.signatures import ANY, Kind, Kinds, Signature, fits, kinds_of, parse, signature, words
 from zoo.suggest import nearest, nearest_key
-
-_PACKAGED = Path(__file__).parent / "configs"  # where a wheel has them
-CONFIGS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[1] / "configs"
 
 # Types that neither a signature nor a default, being null, can tell.
 TYPES = {
@@ -35,6 +42,7 @@ TYPES = {
     "ema_decay": "float | None",
     "early_stopping.patience": "int | None",
     "checkpoint.every_n_steps": "int | None",
+    "train_examples": "int | float | None",
 }
 Bound = tuple[str, Callable[[float], bool]]
 _ABOVE_0: Bound = ("more than 0", lambda x: x > 0)
@@ -47,12 +55,11 @@ BOUNDS: dict[str, Bound] = {
     **dict.fromkeys(("lr", "gradient_clip_val"), _ABOVE_0),
     **dict.fromkeys(("seed", "split_seed", "weight_decay", "l1", "l2", "num_workers"), _FROM_0),
     **dict.fromkeys(("warmup_steps", "warmup_epochs", "min_delta"), _FROM_0),
-    **dict.fromkeys(
-        ("batch_size", "eval_batch_size", "num_classes", "channels", "image_size", "num_features"), _FROM_1
-    ),
-    **dict.fromkeys(("accumulate_grad_batches", "log_every_n_steps", "check_val_every_n_epoch"), _FROM_1),
-    **dict.fromkeys(("every_n_steps", "patience"), _FROM_1),
+    **dict.fromkeys(("batch_size", "eval_batch_size", "num_classes", "channels", "image_size"), _FROM_1),
+    **dict.fromkeys(("num_features", "accumulate_grad_batches", "log_every_n_steps"), _FROM_1),
+    **dict.fromkeys(("check_val_every_n_epoch", "every_n_steps", "patience"), _FROM_1),
     **dict.fromkeys(("max_epochs", "max_steps"), _NO_LIMIT),
+    "train_examples": _ABOVE_0,
     **dict.fromkeys(("dropout", "label_smoothing"), _PROPER),
     "ema_decay": ("more than 0 and less than 1", lambda x: 0 < x < 1),
 }
@@ -61,7 +68,6 @@ _PASSED = {"params", "network", "optimization", "facts", "log_every", "logger", 
 _PASSED |= {"default_root_dir", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"}
 _PASSED |= {"num_sanity_val_steps", "use_distributed_sampler"}
 _HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
-_GLOBAL = "# @package _global_"
 
 
 class Job(NamedTuple):
@@ -71,103 +77,7 @@ class Job(NamedTuple):
     choices: dict[str, str]
 
 
-class Layout(NamedTuple):
-    """What files declare: keys with their defaults, the comments behind keys (dotted), and the options they are of."""
-
-    tree: dict[str, Any]
-    comments: dict[str, str]
-    choices: dict[str, str]
-
-
-# What there is -------------------------------------------------------------------------------------------------------
-
-
-@cache
-def options() -> dict[str, list[str]]:
-    """The options of each group: the files of its folder."""
-    folders = sorted(folder for folder in CONFIGS.iterdir() if folder.is_dir())
-    return {
-        folder.name: sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
-        for folder in folders
-    }
-
-
-@cache
-def read_yaml(file: Path) -> dict[str, Any]:
-    """A config file as plain data."""
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(file))
-    except (OSError, ValueError, OmegaConfBaseException, YAMLError) as error:
-        raise ZooError(f"{file}: not readable as YAML: {_one_line(error)}") from error
-    return content if isinstance(content, dict) else {}  # type: ignore[return-value]
-
-
-@cache
-def read_comments(file: Path) -> dict[str, str]:
-    """The comment behind each key of a config file, by dotted key; empty where there is none."""
-    found: dict[str, str] = {}
-    above: list[tuple[int, str]] = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        if match := re.match(r"( *)(\w+):(?: .*?)??(?:\s+#\s*(.*))?$", line):
-            above = [*(outer for outer in above if outer[0] < len(match[1])), (len(match[1]), match[2])]
-            found[".".join(name for _, name in above)] = match[3] or ""
-    return found
-
-
-def _file(group: str, option: str) -> Path:
-    return CONFIGS / group / f"{option}.yaml"
-
-
-@cache
-def _option(group: str, option: str) -> Layout:
-    """What an option declares in its group's own node, with the options of the group it builds on."""
-    file = _file(group, option)
-    tree, notes = read_yaml(file), read_comments(file)
-    if file.read_text(encoding="utf-8").startswith(_GLOBAL):
-        tree, start = tree.get(group, {}) | {"defaults": tree.get("defaults")}, f"{group}."
-        notes = {key.removeprefix(start): note for key, note in notes.items() if key.startswith(start)}
-    for entry in tree.get("defaults") or []:
-        if isinstance(entry, str) and entry in options()[group]:
-            below = _option(group, entry)
-            merged = OmegaConf.to_container(OmegaConf.merge(below.tree, tree))
-            tree, notes = merged, below.comments | notes  # type: ignore[assignment]
-    return Layout({key: value for key, value in tree.items() if key != "defaults"}, notes, {group: option})
-
-
-def _layout(choices: dict[str, str], main: str) -> Layout:
-    """What the main config and the chosen options declare; an experiment declares nothing but `expect`."""
-    file = CONFIGS / f"{main}.yaml"
-    tree = {key: value for key, value in read_yaml(file).items() if key not in ("defaults", "hydra")}
-    notes = dict(read_comments(file))
-    for group, option in choices.items():
-        if group == "experiment":
-            tree |= {key: value for key, value in read_yaml(_file(group, option)).items() if key == "expect"}
-        elif group != "debug":
-            own = _option(group, option)
-            tree[group] = own.tree
-            notes |= {f"{group}.{key}": note for key, note in own.comments.items()}
-    return Layout(tree, notes, choices)
-
-
-@cache
-def composed(arguments: tuple[str, ...], main: str = "train") -> tuple[DictConfig, dict[str, str]]:
-    """The config that choices of options make, and all choices. Copy it before writing to it."""
-    try:
-        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            config = compose(main, overrides=list(arguments), return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        raise ZooError(_one_line(error)) from error
-    chosen = OmegaConf.to_container(config.hydra.runtime.choices)
-    OmegaConf.set_struct(config, False)
-    del config["hydra"]
-    return config, {group: str(chosen[group]) for group in options() if chosen.get(group)}  # type: ignore[index, call-overload, union-attr]
-
-
 # Reading a command ---------------------------------------------------------------------------------------------------
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def name_of(argument: str) -> str:
@@ -209,7 +119,7 @@ def _check_choice(argument: str, override: Override | None) -> None:
     if override is None:
         names = [value]
     elif is_sweep:
-        names = values_of(override)
+        names = _values_of(override)
     elif override.value() is None:
         raise ZooError(f"{argument}: choose an option, or leave it out. There is: {_listed(there)}.")
     else:
@@ -227,7 +137,7 @@ def _check_choice(argument: str, override: Override | None) -> None:
         raise ZooError(f"{argument}: an option is chosen without a +. Did you mean {group}={value}?")
 
 
-def values_of(override: Override) -> list[str]:
+def _values_of(override: Override) -> list[str]:
     """The values of one argument: those of a sweep, else its own."""
     if not override.is_sweep_override():
         return [override.get_value_element_as_str()]
@@ -248,7 +158,7 @@ def check_sweep(arguments: Sequence[str]) -> None:
             check([argument])
         elif not argument.startswith(("hydra.", "hydra/")):
             name = name_of(argument)
-            jobs = [f"{override.get_key_element()}={value}" for value in values_of(override)]
+            jobs = [f"{override.get_key_element()}={value}" for value in _values_of(override)]
             if override.is_delete():
                 jobs = [argument]
             if not jobs:
@@ -264,7 +174,7 @@ def check_sweep(arguments: Sequence[str]) -> None:
                 check([*choice, *first[:place], job, *first[place + 1 :]])
 
 
-def check(arguments: Sequence[str], main: str = "train") -> Job:
+def check(arguments: Sequence[str]) -> Job:
     """The job that a command's arguments make. ZooError: the first mistake in them, or in the files they choose."""
     overrides = [(argument, _read(argument)) for argument in arguments]
     chosen: dict[str, str] = {}
@@ -275,8 +185,8 @@ def check(arguments: Sequence[str], main: str = "train") -> Job:
             if name in chosen:
                 raise ZooError(f"{argument}: {chosen[name]} was given already; one {name} can be chosen.")
             chosen[name] = argument
-    config, choices = composed(tuple(chosen.values()), main)
-    config, layout = deepcopy(config), _layout(choices, main)
+    config, choices = composed(tuple(chosen.values()))
+    config, layout = deepcopy(config), read_layout(choices)
     values = [(argument, override) for argument, override in overrides if argument not in chosen.values()]
     apply(config, layout, values)
     return Job(config, choices)
@@ -317,7 +227,7 @@ def check_saved(
 def read_choice(argument: str) -> dict[str, Any]:
     """The keys that a choice, such as trainer=cpu, brings."""
     _check_choice(argument, _read(argument))
-    return _option(name_of(argument), raw_value(argument)).tree
+    return read_option(name_of(argument), raw_value(argument)).tree
 
 
 def known_keys() -> list[str]:
@@ -431,7 +341,7 @@ def _unknown(path: str, parent: Any, known: Sequence[str]) -> str:
     if meant is None and isinstance(parent, dict) and node:
         text += f"\n{node} has: {_listed([key for key in parent if not key.startswith('_')])}."
     key = path.rpartition(".")[2]
-    others = [option for option in options().get(node, []) if key in _option(node, option).tree]
+    others = [option for option in options().get(node, []) if key in read_option(node, option).tree]
     return text + (f"\nOther options have it: {_listed([f'{node}={option}' for option in others])}." if others else "")
 
 
@@ -445,14 +355,14 @@ def _problem(path: str, parent: dict[str, Any], value: Any, config: DictConfig, 
         return _wrong_target(str(value), above, parent)
     if key in _HYDRA_KEYS:
         return None
-    declared = _declared(path, layout)
+    declared = _get(layout.tree, path)
     takes = _signature(parent)
     if takes is not None:
         known = (key in takes.parameters and key not in _PASSED) or takes.is_open
     elif "_target_" in parent:
         known = True
     else:  # a mapping, of which the files name all keys or none
-        known = declared is not ... or (above != "" and _declared(above, layout) in (None, {}, ...))
+        known = declared is not ... or (above != "" and _get(layout.tree, above) in (None, {}, ...))
     if not known:
         text = f"there is no key {path}" if takes is None else f"{parent['_target_']} takes no {key}"
         return text + f".{_did_you_mean(nearest_key(path, [k for k in _keys(layout.tree) if k != path]))}"
@@ -464,25 +374,13 @@ def _problem(path: str, parent: dict[str, Any], value: Any, config: DictConfig, 
         except OmegaConfBaseException as error:
             lacking = re.search(r"Interpolation key '(\w+)(\S*)' not found", str(error))
             if lacking is None:
-                return _one_line(error)
+                return one_line(error)
             option = layout.choices.get(lacking[1])
             place = f"{lacking[1]}={option} does not have" if option else "the config does not have"
             return f"needs {lacking[1]}{lacking[2]}, which {place}."
         if value is None:  # a fact that only the files of the data know
             return None
     return _wrong_value(path, value, declared, takes, layout)
-
-
-def _declared(path: str, layout: Layout) -> Any:
-    """The default of a key: the chosen files', else, for a key such as data.augment.flip, that of another option."""
-    found = _get(layout.tree, path)
-    group, _, rest = path.partition(".")
-    if (found is ... and "." in rest) or (found is None and rest):
-        for option in options().get(group, []):
-            other = _get(_option(group, option).tree, rest)
-            if other not in (None, ...):
-                return other
-    return found
 
 
 def _wrong_target(target: str, above: str, node: dict[str, Any]) -> str | None:
@@ -528,8 +426,7 @@ def _origin(path: str, value: Any, layout: Layout) -> str:
     text = f"{path}: {value}" if not isinstance(value, dict) else path
     for group in ("debug", "experiment", "model", *options()):
         if group in layout.choices:
-            file = _file(group, layout.choices[group])
-            is_global = file.read_text(encoding="utf-8").startswith(_GLOBAL)
-            if _get(read_yaml(file), path if is_global else path.removeprefix(f"{group}.")) is not ...:
+            file = option_file(group, layout.choices[group])
+            if _get(read_yaml(file), path if is_global(file) else path.removeprefix(f"{group}.")) is not ...:
                 return f"{file.parent.parent.name}/{group}/{file.name}: {text}"
     return text
