@@ -22,7 +22,7 @@ def rows(count: int = 60) -> list[list[str]]:
     return [
         [
             str(i),
-            "" if i % 9 == 4 else f"{(i * 37 % 23) / 2}",
+            "" if i % 9 == 4 else f"{i * i / 8}",
             cities[i % 4],
             "7",
             str(1 + i % 3),
@@ -267,7 +267,7 @@ def test_a_stored_config_reads_the_same_and_notices_a_changed_file(
         for key, value in everything(data, name).items():
             assert torch.equal(value, everything(again, name)[key])
     assert "is not what the run was trained on" not in capsys.readouterr().err
-    write(tmp_path, changed(3, SIZE, "1000"))
+    write(tmp_path, [[row[0], row[SIZE] and f"{row[SIZE]}e1", *row[2:]] for row in rows()])
     other = read(path, **data.facts)
     assert f"is not what the run was trained on (fingerprint {data.facts['fingerprint']}," in capsys.readouterr().err
     assert other.facts["columns"] == data.facts["columns"]  # encoded by the rows of the training
@@ -291,3 +291,10 @@ def test_arguments_are_checked() -> None:
     ]:
         with pytest.raises(ValueError, match=sentence):
             CsvTable(**options)  # type: ignore[arg-type]
+
+
+def test_every_split_has_every_class_even_where_its_fraction_is_smaller(tmp_path: Path) -> None:
+    table = [[*row[:5], "abcdefghijkl"[int(row[0]) % 12], row[6]] for row in rows(36)]
+    data = read(write(tmp_path, table))
+    for name in ("train", "val", "test"):
+        assert sorted(everything(data, name)["target"].tolist()) == list(range(12))
