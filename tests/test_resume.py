@@ -91,8 +91,8 @@ def assert_same_end(killed: Path, whole: Path) -> None:
 
 
 CASES = {
-    "mlp": ["model=mlp", "model.dropout=0.3", "model.norm=batch", "data.augment.rotation=10", "trainer.max_epochs=3"],
-    "lenet5, workers": ["model=lenet5", "data.num_workers=2", "data.augment.noise=0.1", "trainer.max_steps=50"],
+    "mlp": ["model=mlp", "model.dropout=0.3", "model.norm=batch", "augment.rotation=10", "trainer.max_epochs=3"],
+    "lenet5, workers": ["model=lenet5", "data.num_workers=2", "augment.noise=0.1", "trainer.max_steps=50"],
 }
 
 
@@ -116,7 +116,7 @@ def test_killed_and_resumed_run_ends_with_the_same_bits(case: str, tmp_path: Pat
 def test_twenty_random_kills(model: str, workers: int, tmp_path: Path) -> None:
     """Five kills at random moments for each of four configurations."""
     overrides = ["data=digits", *EVERYTHING, f"model={model}", f"data.num_workers={workers}", "trainer.max_epochs=6"]
-    overrides += ["data.augment.rotation=10", *(["model.dropout=0.3"] if model == "mlp" else [])]
+    overrides += ["augment.rotation=10", *(["model.dropout=0.3"] if model == "mlp" else [])]
     draw = random.Random(f"{model} {workers}")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert run_until(whole, "never", 0, overrides) == 0

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import compose_config
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
@@ -28,8 +29,7 @@ HASHES = {
 
 @cache
 def load(name: str, **changes: Any) -> ArrayDataModule:
-    config = OmegaConf.merge(OmegaConf.load(CONFIGS / f"{name}.yaml"), {"seed": 0}, changes)
-    data: ArrayDataModule = instantiate(config)
+    data: ArrayDataModule = instantiate({**compose_config([f"data={name}"]).data, **changes})
     data.setup()
     return data
 

@@ -54,6 +54,10 @@ class Augment:
         self.seed, self.shift, self.flip, self.rotation = seed, int(shift), flip, rotation
         self.erase, self.erase_size, self.erase_fill, self.noise = erase, tuple(erase_size), erase_fill, noise
 
+    def __bool__(self) -> bool:
+        """Whether any step is left in."""
+        return any((self.shift, self.flip, self.rotation, self.erase, self.noise))
+
     def draws(self, epoch: int, positions: Tensor) -> Tensor:
         """Uniform numbers in [0, 1), (B, 9), that decide all but the noise for the examples at `positions` (B,)."""
         return uniform(key(self.seed, "augment", epoch), positions, 9)
