@@ -42,8 +42,8 @@ def _cutmix(input: Tensor, share: float, draw: random.Random) -> tuple[Tensor, f
     box_height, box_width = round(height * side), round(width * side)
     # The box's centre lies anywhere in the image, so that the box may be cut at the border (section 3.2).
     top, left = draw.randrange(height) - box_height // 2, draw.randrange(width) - box_width // 2
-    rows = slice(max(top, 0), max(top + box_height, 0))
-    columns = slice(max(left, 0), max(left + box_width, 0))
+    rows = slice(max(top, 0), top + box_height)
+    columns = slice(max(left, 0), left + box_width)
     mixed = input.clone()
     mixed[:, :, rows, columns] = input.roll(1, 0)[:, :, rows, columns]
     kept = 1 - mixed[0, 0, rows, columns].numel() / (height * width)
