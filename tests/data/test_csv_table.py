@@ -65,7 +65,7 @@ def changed(row: int, column: int, cell: str, count: int = 60) -> list[list[str]
 
 
 def test_numbers_categories_and_gaps_become_features(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = read(write(tmp_path, rows()), categorical=["grade"])
+    data = read(write(tmp_path, rows()), categorical=["grade"], split_seed=1)
     names = ["size", "size missing", *(f"city={city}" for city in ("Bern", "Oslo", "Rome")), "city missing"]
     names += ["grade=1", "grade=2", "grade=3", "price"]
     assert data.facts["feature_names"] == names
