@@ -243,3 +243,14 @@ def test_wrong_values_are_refused(schedule: type[Schedule], arguments: dict) -> 
     argument = next(iter(arguments))
     with pytest.raises(ValueError, match=f"^{argument}=.*must be"):
         schedule(**arguments)
+
+
+def test_values_at_the_border_are_accepted() -> None:
+    schedules.Step(every=1)
+    schedules.Cosine(end=1.0)
+    schedules.CosineRestarts(period=0.5, growth=1)
+    schedules.Cyclic(period=0.5, low=0.0, shrink=1.0)
+    schedules.OneCycle(warmup_fraction=0.0, start=1.0, end=0.0)
+    schedules.Plateau(patience=0, minimum=1.0)
+    with pytest.raises(ValueError, match="end=1.5"):
+        schedules.Cosine(end=1.5)
