@@ -252,5 +252,5 @@ def test_values_at_the_border_are_accepted() -> None:
     schedules.Cyclic(period=0.5, low=0.0, shrink=1.0)
     schedules.OneCycle(warmup_fraction=0.0, start=1.0, end=0.0)
     schedules.Plateau(patience=0, minimum=1.0)
-    with pytest.raises(ValueError, match="end=1.5"):
+    with pytest.raises(ValueError, match=r"end=1\.5"):
         schedules.Cosine(end=1.5)
