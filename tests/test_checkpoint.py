@@ -145,7 +145,8 @@ def test_best_is_the_best_validation_epoch_and_what_a_folder_means(small_run) ->
     assert len(accuracies) == 4
     assert scores["val/accuracy"] == max(accuracies)
     best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
-    assert best["epoch"] == accuracies.index(max(accuracies)), "the first of equals"
+    last_of_equals = max(epoch for epoch, accuracy in enumerate(accuracies) if accuracy == max(accuracies))
+    assert best["epoch"] == last_of_equals
     assert find_checkpoint(folder) == folder / "checkpoints" / "best.ckpt"
 
 

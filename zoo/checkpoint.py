@@ -1,5 +1,6 @@
 """Checkpoints: written so that a crash at any instant leaves a whole one, read so that nothing in them can run."""
 
+import errno
 import os
 import pickle
 from pathlib import Path
@@ -35,13 +36,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             if target.name == LAST and target.exists():
                 keep_previous(target)
             os.replace(aside, target)
-        except (
-            RuntimeError
-        ) as error:  # torch's zip writer reports a full disk as "PytorchStreamWriter failed writing file"
+        except RuntimeError as error:
             aside.unlink(missing_ok=True)
-            raise OSError(
-                getattr(error.__cause__, "errno", None) or 28, f"cannot write a checkpoint ({error})", str(target)
-            ) from error
+            if "PytorchStreamWriter" in str(error) or "enforce fail" in str(error):  # how torch tells of a full disk
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error
+            raise
         except BaseException:
             aside.unlink(missing_ok=True)
             raise
@@ -113,9 +112,10 @@ class Checkpoints(Checkpoint):
         trainer.save_checkpoint(self.folder / "checkpoints" / LAST)
 
     def improves(self, score: float) -> bool:
+        """Whether a score is at least as good as the best: of equals the later, longer-trained one is kept."""
         if self.best_score is None:
             return True
-        return score > self.best_score if self.mode == "max" else score < self.best_score
+        return score >= self.best_score if self.mode == "max" else score <= self.best_score
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -93,8 +93,11 @@ def override(config: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
             with initialize_config_dir(str(CONFIGS), version_base="1.3"):
                 chosen = compose("train", overrides=[word])
             cfg[name] = OmegaConf.create(OmegaConf.to_container(chosen, resolve=True)[name])  # type: ignore[index, call-overload]
-        else:
-            OmegaConf.update(cfg, name, OmegaConf.create(f"value: {value}").value, force_add=False)
+            continue
+        node, _, key = name.rpartition(".")
+        if key not in (OmegaConf.select(cfg, node) or {}):
+            raise ZooError(f"{word}: the checkpoint's config has no key {name}.")
+        OmegaConf.update(cfg, name, OmegaConf.create(f"value: {value}").value)
     return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
 
 

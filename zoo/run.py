@@ -17,6 +17,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import yaml
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.profilers import PassThroughProfiler
@@ -30,6 +31,7 @@ from zoo.logs import MetricsCSV, TensorBoard, rewind_logs
 from zoo.progress import Bar, EpochLines
 from zoo.randomness import key
 from zoo.tasks.base import Task
+from zoo.tasks.classification import balanced_weights
 from zoo.tasks.engine import Optimization
 
 # trainer.* keys that the engine and the task carry out; the rest goes to Lightning's Trainer
@@ -148,12 +150,16 @@ def run(
     quieten_lightning()
     description = {"config": config, "choices": choices, "class_names": list(data.facts.get("class_names") or [])}
     check_ranges(config)
+    check_facts(config, data)
     network = make_network(config)
     # what can be refused without reading data is refused before
     trainer_options = {**config["trainer"], "profiler": config["trainer"].get("profiler") or NoProfiler()}
     optimization = make_optimization(config)
     data.setup("fit")
     data.train_examples = config["train_examples"]
+    if config["task"].get("class_weights") == "balanced":
+        weights = balanced_weights(data.splits["train"].targets, data.facts["num_classes"])
+        config["task"]["class_weights"] = weights
     description["class_names"] = list(data.facts.get("class_names") or [])
     description["preprocessing"] = data.preprocessing
     description["versions"] = versions()
@@ -224,6 +230,13 @@ def check_ranges(config: dict[str, Any]) -> None:
         raise ZooError(f"early_stopping.patience={patience}: must be at least 1, or null for none")
     if config["trainer"]["max_epochs"] < 1 and config["trainer"]["max_steps"] < 1:
         raise ZooError("trainer.max_epochs and trainer.max_steps: one of them must be at least 1")
+
+
+def check_facts(config: dict[str, Any], data: Any) -> None:
+    """Refuse data that lack what the task needs."""
+    for fact, advice in getattr(get_class(config["task"]["_target_"]), "needs", {}).items():
+        if not data.facts.get(fact):
+            raise ZooError(f"data.{fact} is missing: {advice}.")
 
 
 def make_optimization(config: dict[str, Any]) -> Optimization:
@@ -338,6 +351,7 @@ def quieten_lightning() -> None:
 
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)  # profiler=simple prints its table there
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     warnings.filterwarnings("ignore", module="lightning_fabric")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from zoo.errors import ZooError
 from zoo.randomness import key, permutation
 
 Batch = dict[str, Tensor]
@@ -73,8 +74,11 @@ class _Fetch(Dataset):
     def __init__(self, split: Split) -> None:
         self.split = split
 
-    def __getitem__(self, plan: Plan) -> Batch:
-        return self.split.batch(*plan)
+    def __getitem__(self, plan: Plan) -> Batch | str:
+        try:
+            return self.split.batch(*plan)
+        except ZooError as error:  # a DataLoader would wrap it in the worker's traceback
+            return str(error)
 
 
 def _one_thread(worker: int) -> None:
@@ -114,6 +118,8 @@ class Loader:
         first = self.sampler.resume_at[1] if self.sampler.resume_at[0] == epoch else 0
         batches = iter(self._workers) if self._workers else (self.split.batch(*plan) for plan in self.sampler)
         for number, batch in enumerate(batches, start=first):
+            if isinstance(batch, str):
+                raise ZooError(batch)
             self._next = (epoch, number + 1)
             yield batch
         self.sampler.resume_at = (0, 0)

@@ -17,6 +17,8 @@ the activation is ReLU (or tanh), the output is linear: 61,706 parameters at 1 â
 Shapes: B batch, C channels, S image size, K classes.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -47,8 +49,8 @@ class LeNet5(nn.Module):
         in_channels: int = 1,
         num_classes: int = 10,
         image_size: int = 28,
-        activation: str = "relu",
-        pool: str = "max",
+        activation: Literal["relu", "tanh"] = "relu",
+        pool: Literal["max", "average"] = "max",
     ) -> None:
         super().__init__()
         _check_size(image_size)

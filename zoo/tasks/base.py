@@ -1,6 +1,6 @@
 """What all tasks share: the training step, the windowed step logs, the metrics over whole splits, the state to save."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -25,6 +25,7 @@ class Task(pl.LightningModule):
 
     monitor: str = "val/loss"
     mode: Literal["min", "max"] = "min"
+    needs: ClassVar[dict[str, str]] = {}  # facts the data must have, each with what to do where it has not
 
     def __init__(
         self,
@@ -89,6 +90,7 @@ class Task(pl.LightningModule):
         assert self.engine is not None
         self.engine.attach(trainer, int(trainer.num_training_batches))
         self.engine_epoch, self.epoch_key = -1, 0
+        self.logged_at = self.engine.step_count
         if self.engine.done:
             trainer.should_stop = True
 
@@ -103,7 +105,7 @@ class Task(pl.LightningModule):
         batch = self.prepare_batch(batch, seed)
         loss, outputs = self.loss(self.network, batch)
         self.window.append((loss.detach(), *self.step_values(outputs, batch)))
-        logs_now = (engine.step_count + 1) % self.log_every == 0
+        logs_now = engine.step_count + 1 - self.logged_at >= self.log_every
         if engine.step(loss, batch_idx, wants_norm=logs_now):
             if logs_now:
                 self.write_window()
@@ -130,6 +132,7 @@ class Task(pl.LightningModule):
             values["grad_norm"] = engine.grad_norm.item()
             engine.grad_norm = None
         self.window.clear()
+        self.logged_at = engine.step_count
         if not loss < float("inf"):
             raise ZooError(
                 f"The training loss became {loss} by step {engine.step_count}; the last good checkpoint is kept.\n"

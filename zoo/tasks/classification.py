@@ -1,6 +1,6 @@
 """Classification of images, tables and sequences into K classes."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,19 +19,31 @@ from zoo.tasks.base import Batch, Task
 from zoo.tasks.engine import Optimization
 
 
+def balanced_weights(targets: Tensor, num_classes: int) -> list[float]:
+    """n / (K · n_class) for each class of `targets` (N,), so that every class weighs the same in sum."""
+    counts = torch.bincount(targets, minlength=num_classes)
+    if (counts == 0).any():
+        empty = ", ".join(str(label) for label in torch.nonzero(counts == 0)[:, 0].tolist())
+        raise ValueError(f"class_weights=balanced: must have training examples of every class, and {empty} has none")
+    return (len(targets) / (num_classes * counts)).tolist()
+
+
 class Classification(Task):
     """One class of K for every example. Monitor: validation accuracy.
 
     Metrics over a whole split: accuracy, accuracy_top5 (K > 5), macro-averaged precision, recall and F1, and the
     expected calibration error over 15 bins (Guo et al. 2017, 1706.04599).
 
-    `loss`: cross_entropy, focal (Lin et al. 2017, 1708.02002) or hinge (Crammer & Singer 2001). `class_weights` is a
+    `loss`: cross_entropy, focal (Lin et al. 2017, 1708.02002) or hinge (Weston & Watkins 1999). `class_weights` is a
     list of K numbers or `balanced`, which weighs every class by n / (K · n_class) of the training split. `mixup_alpha`
     and `cutmix_alpha` mix training examples (zoo/mixing.py) and need a loss that takes soft targets.
     """
 
     monitor = "val/accuracy"
     mode: Literal["min", "max"] = "max"
+    needs: ClassVar[dict[str, str]] = {
+        "class_names": "this data has no classes: make one folder for each class, or choose task=regression for numbers"
+    }
 
     def __init__(
         self,
@@ -51,14 +63,9 @@ class Classification(Task):
     ) -> None:
         facts = facts or {}
         self.num_classes = facts["num_classes"]
-        if not facts.get("class_names") and self.num_classes < 2:
-            raise ValueError(
-                f"num_classes={self.num_classes}: classification needs classes; use task=regression for numbers"
-            )
         super().__init__(network, optimization=optimization, facts=facts, seed=seed, log_every=log_every)
-        if class_weights == "balanced":
-            counts = torch.tensor(facts["class_counts"], dtype=torch.float32)
-            class_weights = (counts.sum() / (len(counts) * counts)).tolist()
+        if isinstance(class_weights, str):
+            raise ValueError(f"class_weights={class_weights}: must be numbers here; `balanced_weights` computes them")
         if class_weights is not None and len(class_weights) != self.num_classes:
             raise ValueError(
                 f"class_weights has {len(class_weights)} numbers: must have {self.num_classes}, one for each class, "
