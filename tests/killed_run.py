@@ -18,6 +18,7 @@ import zoo.checkpoint
 from zoo.checks import CONFIGS
 from zoo.run import resume, train
 from zoo.tasks.base import Task
+from zoo.tasks.engine import Engine
 
 
 def die_at(owner: Any, name: str, count: int) -> None:
@@ -37,7 +38,7 @@ def die_at(owner: Any, name: str, count: int) -> None:
 def main(folder: Path, place: str, count: int, overrides: list[str]) -> None:
     torch.set_num_threads(1)
     if place == "step":
-        die_at(Task, "training_step", count)
+        die_at(Engine, "step", count)
     elif place == "validation":
         die_at(Task, "validation_step", count)
     elif place == "save":  # the new file is written aside, the old one still has its name

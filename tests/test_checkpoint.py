@@ -43,7 +43,7 @@ def test_holds_tensors_and_primitives_and_what_evaluation_needs(small_run) -> No
     assert about["format_version"] == FORMAT_VERSION
     assert about["class_names"] == [str(label) for label in range(10)]
     assert about["preprocessing"]["channels"] == 1
-    assert about["config"]["optimizer"]["lr"] == 0.003
+    assert about["config"]["optimizer"]["lr"] == 0.005
     assert str(folder) not in str(about), "paths inside a checkpoint must be relative"
 
 

@@ -6,7 +6,7 @@ __version__ = "0.1.0"
 
 
 def load(path: Any, *, trust: bool = False) -> Any:
-    """The trained network, its preprocessing and its class names from a run folder or checkpoint: `zoo.evaluation.load`."""
+    """A trained network, its preprocessing and class names, from a run folder or checkpoint: `zoo.evaluation.load`."""
     from zoo.evaluation import load
 
     return load(path, trust=trust)

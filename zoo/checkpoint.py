@@ -93,8 +93,7 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Save in mid-epoch, but only on a whole optimisation step: gradients being accumulated are not in the file."""
         step = trainer.global_step
-        is_last_batch = batch_idx + 1 == trainer.num_training_batches
-        if step == self.saved_step or step % (self.every_n_steps or 1) or is_last_batch or trainer.should_stop:
+        if step == self.saved_step or step % (self.every_n_steps or 1) or trainer.is_last_batch or trainer.should_stop:
             return
         pl_module.write_window()
         self.saved_step = step

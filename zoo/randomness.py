@@ -4,8 +4,8 @@ No generator is carried from step to step and none is stored. Every random numbe
 used: (seed, stream, epoch, position). A run that is killed and continued therefore draws the same numbers, whatever the
 number of workers, of processes, or the size of a batch.
 
-The generator is SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators", OOPSLA) used as a
-hash of a counter, in vectorised int64 arithmetic: the same bits on every device.
+The generator is SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators", OOPSLA) used as
+a hash of a counter, in vectorised int64 arithmetic: the same bits on every device.
 """
 
 import math
