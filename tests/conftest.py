@@ -9,8 +9,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from zoo.checks import CONFIGS
-from zoo.run import train
+from zoo.run import quieten_lightning, train
 
+quieten_lightning()
 torch.set_num_threads(1)
 
 SMALL = ["data=synthetic", "trainer.accelerator=cpu", "trainer.max_epochs=2", "logger=csv"]

@@ -39,8 +39,8 @@ class MetricsCSV(Logger):
         self.writer.writerows([step, epoch, name, repr(value)] for name, value in metrics.items() if name != "epoch")
         self.file.flush()
 
-    def finalize(self, status: str) -> None:
-        self.file.flush()
+    def close(self) -> None:
+        self.file.close()
 
 
 class TensorBoard(TensorBoardLogger):

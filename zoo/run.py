@@ -25,7 +25,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from zoo.build import build, refuse_untrusted
-from zoo.checkpoint import AtomicCheckpointIO, Checkpoints, find_resumable, read_checkpoint
+from zoo.checkpoint import AtomicCheckpointIO, Checkpoints, find_checkpoint, find_resumable, read_checkpoint
 from zoo.errors import ZooError
 from zoo.logs import MetricsCSV, TensorBoard, rewind_logs
 from zoo.progress import Bar, EpochLines
@@ -182,20 +182,20 @@ def run(
     data.trainer = trainer
     skip_unused_hooks(trainer, task)
     print_header(config, choices, network, data, folder)
-    trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
-    split = "test" if "test" in data.splits else "val"
-    best = folder / "checkpoints" / "best.ckpt"
-    scores = evaluate_checkpoint(
-        best if best.exists() else folder / "checkpoints" / "last.ckpt", split=split, data=data
-    )
-    if checkpoints.best_score is not None:
-        scores[task.monitor] = checkpoints.best_score
-    if trainer.is_global_zero:
-        write_scores(folder, scores)
-        if config["logger"]["tensorboard"]:
-            loggers[1].log_hyperparams(flatten(config), scores)
-            loggers[1].close()
-        print_scores(scores, folder)
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+        split = "test" if "test" in data.splits else "val"
+        scores = evaluate_checkpoint(find_checkpoint(folder), split=split, data=data)
+        if checkpoints.best_score is not None:
+            scores[task.monitor] = checkpoints.best_score
+        if trainer.is_global_zero:
+            for logger in loggers:
+                logger.log_hyperparams(flatten(config), scores)
+            write_scores(folder, scores)
+            print_scores(scores, folder)
+    finally:
+        for logger in loggers:
+            logger.close()
     return scores
 
 
@@ -355,6 +355,7 @@ def quieten_lightning() -> None:
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     warnings.filterwarnings("ignore", module="lightning_fabric")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*`dataloader_iter` step flavor.*")  # zoo/tasks/base.py says why
 
 
 def print_header(config: dict[str, Any], choices: dict[str, str], network: nn.Module, data: Any, folder: Path) -> None:
