@@ -73,6 +73,30 @@ def test_config_in_a_checkpoint_may_not_name_a_function(target: str, small_run, 
     assert not copied.exists()
 
 
+HIDDEN = {
+    "in a tuple": lambda call: {"model": {"hidden": ({"deep": [call]},)}},
+    "behind a resolver": lambda call: {"model": {"activation": "${oc.env:HOME}"}},
+    "below the trainer": lambda call: {"trainer": {"evil": call}, "model": {"x": "${trainer.evil}"}},
+    "as the trainer": lambda call: {"trainer": call},
+}
+
+
+@pytest.mark.parametrize("place", HIDDEN)
+def test_no_place_in_a_stored_config_hides_a_call(place: str, small_run, tmp_path: Path) -> None:
+    folder, _ = small_run()
+    checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    copied = tmp_path / "copied"
+    call = {"_target_": "shutil.copyfile", "src": __file__, "dst": str(copied)}
+    for name, values in HIDDEN[place](call).items():
+        checkpoint["zoo"]["config"][name].update(values)
+    torch.save(checkpoint, tmp_path / "bad.ckpt")
+    with pytest.raises(ZooError, match="nothing was run"):
+        evaluate(ckpt_path=tmp_path / "bad.ckpt")
+    with pytest.raises(ZooError, match="nothing was run"):
+        load(tmp_path / "bad.ckpt")
+    assert not copied.exists()
+
+
 def test_trusted_targets_are_classes_that_compute() -> None:
     trusted = [
         "zoo.models.lenet.LeNet5",
@@ -103,6 +127,7 @@ def test_truncated_missing_foreign_and_newer_files_get_a_sentence(small_run, tmp
     best = folder / "checkpoints" / "best.ckpt"
     (tmp_path / "half.ckpt").write_bytes(best.read_bytes()[:20_000])
     torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
+    torch.save({"zoo": {"format_version": FORMAT_VERSION}}, tmp_path / "bare.ckpt")
     newer = torch.load(best, weights_only=True)
     newer["zoo"]["format_version"] = FORMAT_VERSION + 1
     torch.save(newer, tmp_path / "newer.ckpt")
@@ -110,6 +135,7 @@ def test_truncated_missing_foreign_and_newer_files_get_a_sentence(small_run, tmp
         ("half", "damaged"),
         ("foreign", "not a checkpoint of this zoo"),
         ("newer", f"format {FORMAT_VERSION + 1}"),
+        ("bare", "not a whole checkpoint"),
         ("gone", "There is no checkpoint"),
     ):
         with pytest.raises(ZooError, match=said):
@@ -133,9 +159,24 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(tmp_path: Path, monkeypatch
 
 def test_last_keeps_its_predecessor(tmp_path: Path) -> None:
     for number in range(3):
-        AtomicCheckpointIO().save_checkpoint({"zoo": {"format_version": 1, "number": number}}, tmp_path / "last.ckpt")
-    assert read_checkpoint(tmp_path / "last.ckpt")["zoo"]["number"] == 2
-    assert read_checkpoint(tmp_path / "previous.ckpt")["zoo"]["number"] == 1
+        AtomicCheckpointIO().save_checkpoint({"number": number}, tmp_path / "last.ckpt")
+    assert torch.load(tmp_path / "last.ckpt")["number"] == 2
+    assert torch.load(tmp_path / "previous.ckpt")["number"] == 1
+
+
+def test_best_is_never_an_epoch_that_was_not_validated(small_run) -> None:
+    folder, _ = small_run("trainer.check_val_every_n_epoch=3", "trainer.max_epochs=5")
+    assert torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["epoch"] == 2
+    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 4
+
+
+def test_averaged_batch_statistics_are_saved_even_when_nothing_is_validated(small_run) -> None:
+    folder, _ = small_run("model=mlp", "model.norm=batch", "ema_decay=0.5", "trainer.limit_val_batches=0")
+    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    names = [name for name in state if name.startswith("network.") and "running" in name]
+    assert names
+    for name in names:
+        assert torch.equal(state[name], state["ema." + name.removeprefix("network.")])
 
 
 def test_best_is_the_best_validation_epoch_and_what_a_folder_means(small_run) -> None:

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import zoo
+from zoo.checkpoint import read_checkpoint
 from zoo.errors import ZooError
-from zoo.evaluation import evaluate
+from zoo.evaluation import evaluate, override
 from zoo.randomness import key, uniform
 
 # overrides that change what evaluation must rebuild
@@ -59,6 +60,12 @@ def test_other_splits_other_data_and_other_sizes(small_run) -> None:
     assert "train/accuracy" in evaluate(ckpt_path=folder, split="train")
     elsewhere = evaluate(ckpt_path=folder, overrides=["data=digits"])
     assert elsewhere["test/accuracy"] < scores["test/accuracy"], "digits are not what it was trained on"
+    stored = read_checkpoint(folder / "checkpoints" / "best.ckpt")["zoo"]["config"]
+    other = override(stored, ["data=digits", "data.eval_batch_size=50", "task.loss=["])
+    assert (other["data"]["mean"], other["data"]["std"]) == (stored["data"]["mean"], stored["data"]["std"])
+    assert (other["data"]["eval_batch_size"], other["task"]["loss"]) == (50, "[")
+    with pytest.raises(ZooError, match=r"no key data\.eval_size"):
+        override(stored, ["data.eval_size=50"])
     with pytest.raises(ZooError, match="channels=1 and this data has channels=3"):
         evaluate(ckpt_path=folder, overrides=["data=earth"])
     with pytest.raises(ZooError, match="split=holdout: this data has train, val, test"):

@@ -170,6 +170,8 @@ def a_run(*, images: bool = True) -> tuple[Pictures, Writer, Any, Any]:
         sanity_checking=False,
         is_global_zero=True,
         current_epoch=0,
+        max_epochs=5,
+        should_stop=False,
         strategy=SimpleNamespace(reduce=lambda tensor, reduce_op: tensor),
     )
     network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
@@ -194,7 +196,6 @@ def test_callback_draws_at_the_start_after_epochs_1_2_4_and_at_the_end() -> None
     for epoch in range(5):
         trainer.current_epoch, task.engine.step_count = epoch, 10 * (epoch + 1)
         validate(callback, trainer, task)
-    callback.on_train_end(trainer, task)
     steps = [step for name, step in writer.images if name == "confusion"]
     assert steps == [10, 20, 40, 50]
     assert {name for name, _ in writer.images} == {"input", "confusion", "mistakes", "filters"}
@@ -220,7 +221,6 @@ def test_callback_is_silent_without_a_logger_for_images_and_on_resume() -> None:
     callback, writer, trainer, task = a_run(images=False)
     callback.on_train_start(trainer, task)
     validate(callback, trainer, task)
-    callback.on_train_end(trainer, task)
     assert callback.matrix is None
     callback, writer, trainer, task = a_run()
     task.engine.step_count = 7  # a resumed run has its input grid already

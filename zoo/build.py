@@ -23,13 +23,15 @@ TRUSTED_MODULES = ("zoo.schedules", "zoo.init")  # plain classes that hold numbe
 
 
 def targets(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every (key, target) in a plain config, at any depth."""
-    if isinstance(config, dict):
+    """Every (key, target) in a plain config, at any depth; a reference counts as one, since it can call resolvers."""
+    if isinstance(config, str) and "${" in config:
+        yield key, config  # a resolved config has none
+    elif isinstance(config, dict):
         if "_target_" in config:
-            yield key, str(config["_target_"])
+            yield f"{key}._target_", str(config["_target_"])
         for name, value in config.items():
             yield from targets(value, f"{key}.{name}" if key else str(name))
-    elif isinstance(config, list):
+    elif isinstance(config, list | tuple):
         for number, value in enumerate(config):
             yield from targets(value, f"{key}[{number}]")
 
@@ -50,10 +52,10 @@ def is_trusted(target: str) -> bool:
 
 def refuse_untrusted(config: dict[str, Any], source: str) -> None:
     """Refuse a stored config that names a target other than a trusted class; nothing has been called by then."""
-    for key, target in targets({name: node for name, node in config.items() if name != "trainer"}):
-        if not is_trusted(target):
+    for key, target in targets(config):
+        if (key, target) != ("trainer._target_", "pytorch_lightning.Trainer") and not is_trusted(target):
             raise ZooError(
-                f"{source} names {key}._target_={target}, which is not a model, optimizer, task or data class of zoo, "
+                f"{source} names {key}={target}, which is not a model, optimizer, task or data class of zoo, "
                 "torch or torchvision; nothing was run.\nIf you know where the file comes from, add trust=true."
             )
 

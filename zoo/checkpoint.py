@@ -103,7 +103,9 @@ class Checkpoints(Checkpoint):
         if trainer.current_epoch == self.saved_epoch:
             return
         self.saved_epoch, self.saved_step = trainer.current_epoch, trainer.global_step
-        score = trainer.callback_metrics.get(self.monitor)
+        every = trainer.check_val_every_n_epoch or 1
+        validated = (trainer.current_epoch + 1) % every == 0 or trainer.should_stop  # else the score is an older one's
+        score = trainer.callback_metrics.get(self.monitor) if validated else None
         is_best = score is not None and self.improves(float(score))
         if is_best:
             self.best_score = float(score)  # type: ignore[arg-type]
@@ -148,6 +150,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ZooError(
             f"{path} has checkpoint format {version}; this version of the zoo reads format {FORMAT_VERSION}."
         )
+    lacking = [part for part in ("config", "class_names", "preprocessing", "logs") if part not in checkpoint["zoo"]]
+    nodes = checkpoint["zoo"].get("config")
+    if lacking or not isinstance(nodes, dict) or not {"model", "data", "task", "trainer"} <= nodes.keys():
+        raise ZooError(f"{path} is not a whole checkpoint of this zoo: its config or description is incomplete.")
     return checkpoint
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -12,6 +13,9 @@ from zoo.build import build, refuse_untrusted
 from zoo.checkpoint import find_checkpoint, read_checkpoint
 from zoo.errors import ZooError
 from zoo.run import make_fast, make_task, make_trainer, quieten_lightning
+
+# facts of the data that belong to the trained network rather than to what it is evaluated on
+PREPARATION = ("mean", "std", "columns", "feature_names", "target_mean", "target_std")
 
 
 def evaluate(
@@ -48,7 +52,7 @@ def evaluate_checkpoint(
     if split not in data.splits:
         raise ZooError(f"split={split}: this data has {', '.join(data.splits)}")
     task = make_task(config, network, data)
-    load_weights(task, checkpoint["state_dict"], path)
+    load_weights(task.network, checkpoint["state_dict"], path)
     task.split = split
     if config["fast"]:
         make_fast(network)
@@ -58,12 +62,12 @@ def evaluate_checkpoint(
     return task.scores
 
 
-def load_weights(task: Any, state: dict[str, torch.Tensor], path: Path) -> None:
-    """Put the evaluated weights (the averaged ones, where there are) into the task's network."""
+def load_weights(network: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
+    """Put the evaluated weights (the averaged ones, where there are) into a network."""
     prefix = "ema." if any(name.startswith("ema.") for name in state) else "network."
     weights = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
     try:
-        task.network.load_state_dict(weights)
+        network.load_state_dict(weights)
     except RuntimeError as error:
         raise ZooError(
             f"{path} does not fit the network its config describes: {str(error).splitlines()[-1].strip()}"
@@ -92,12 +96,19 @@ def override(config: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
 
             with initialize_config_dir(str(CONFIGS), version_base="1.3"):
                 chosen = compose("train", overrides=[word])
-            cfg[name] = OmegaConf.create(OmegaConf.to_container(chosen, resolve=True)[name])  # type: ignore[index, call-overload]
+            cfg[name] = OmegaConf.create(OmegaConf.to_container(chosen[name], resolve=True))
+            if name == "data":  # inputs are prepared as in training, whatever data they come from
+                for fact in PREPARATION:
+                    if fact in cfg.data.keys() and config["data"].get(fact) is not None:  # noqa: SIM118
+                        cfg.data[fact] = config["data"][fact]
             continue
         node, _, key = name.rpartition(".")
-        if key not in (OmegaConf.select(cfg, node) or {}):
+        if key not in (OmegaConf.select(cfg, node) or {}).keys():  # noqa: SIM118  # `in` overlooks a value still missing
             raise ZooError(f"{word}: the checkpoint's config has no key {name}.")
-        OmegaConf.update(cfg, name, OmegaConf.create(f"value: {value}").value)
+        try:
+            OmegaConf.update(cfg, name, yaml.safe_load(value))
+        except yaml.YAMLError:
+            OmegaConf.update(cfg, name, value)
     return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
 
 
@@ -109,7 +120,5 @@ def load(path: str | Path, *, trust: bool = False) -> tuple[nn.Module, dict[str,
     if not trust:
         refuse_untrusted(described["config"], str(found))
     network = build(described["config"]["model"], "model")()
-    prefix = "ema." if any(name.startswith("ema.") for name in checkpoint["state_dict"]) else "network."
-    state = checkpoint["state_dict"]
-    network.load_state_dict({name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)})
+    load_weights(network, checkpoint["state_dict"], found)
     return network.eval(), described["preprocessing"], described["class_names"]

@@ -49,6 +49,15 @@ class TensorBoard(TensorBoardLogger):
     def __init__(self, folder: Path) -> None:
         super().__init__(save_dir=folder, name="", version="", default_hp_metric=False)
 
+        self.epoch_at = -1  # the last step whose epoch was logged: training and validation both end there
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        if step == self.epoch_at:
+            metrics = {name: value for name, value in metrics.items() if name != "epoch"}
+        elif "epoch" in metrics and step is not None:
+            self.epoch_at = step
+        super().log_metrics(metrics, step)
+
     def save(self) -> None:
         self.experiment.flush()
 

@@ -306,11 +306,9 @@ class Pictures(pl.Callback):
         if self.matrix is not None:
             self.matrix = trainer.strategy.reduce(self.matrix, reduce_op="sum")
         epoch = trainer.current_epoch + 1
-        if epoch & (epoch - 1) == 0:
+        is_last = epoch == trainer.max_epochs or trainer.should_stop
+        if epoch & (epoch - 1) == 0 or is_last:
             self._draw(trainer, task)
-
-    def on_train_end(self, trainer: pl.Trainer, task: Any) -> None:
-        self._draw(trainer, task)
 
     def _draw(self, trainer: pl.Trainer, task: Any) -> None:
         step = task.engine.step_count

@@ -195,7 +195,7 @@ def examine(folder: str, split: str) -> None:
     """Print as JSON the scores of a run's checkpoint, to the last digit, and the sizes of its network and data."""
     import torch
 
-    from zoo.build import build
+    from zoo.build import build, refuse_untrusted
     from zoo.checkpoint import find_checkpoint, read_checkpoint
     from zoo.evaluation import evaluate_checkpoint
     from zoo.run import quieten_lightning
@@ -204,6 +204,7 @@ def examine(folder: str, split: str) -> None:
     quieten_lightning()
     path = find_checkpoint(Path(folder))
     config = read_checkpoint(path)["zoo"]["config"]
+    refuse_untrusted(config, str(path))
     data = build(config["data"], "data")()
     data.setup("test")
     network = build(config["model"], "model")()

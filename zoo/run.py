@@ -1,5 +1,6 @@
 """A training run from its config to its scores: the one place where data, network, task and trainer meet."""
 
+import inspect
 import json
 import os
 import platform
@@ -27,9 +28,11 @@ from torch import nn
 from zoo.build import build, refuse_untrusted
 from zoo.checkpoint import AtomicCheckpointIO, Checkpoints, find_checkpoint, find_resumable, read_checkpoint
 from zoo.errors import ZooError
-from zoo.logs import MetricsCSV, TensorBoard, rewind_logs
+from zoo.logs import METRICS, MetricsCSV, TensorBoard, rewind_logs
+from zoo.pictures import Pictures, learning_curves
 from zoo.progress import Bar, EpochLines
 from zoo.randomness import key
+from zoo.summary import summarize
 from zoo.tasks.base import Task
 from zoo.tasks.classification import balanced_weights
 from zoo.tasks.engine import Optimization
@@ -111,11 +114,8 @@ def train(cfg: DictConfig, folder: Path, *, choices: dict[str, str], command: li
         config = to_plain(cfg)
         for unused in ("resume", "trust", "run_dir", "experiment", "debug", "expect"):
             config.pop(unused, None)
-        (folder / "config.yaml").write_text(
-            yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8"
-        )
-        about = describe_run(config, choices, command)
-        (folder / "run.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        write_whole(folder / "run.json", json.dumps(describe_run(config, choices, command), indent=2) + "\n")
+        write_whole(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         return run(config, folder, data=data, choices=choices)
 
 
@@ -131,6 +131,9 @@ def resume(folder: Path, overrides: dict[str, Any]) -> dict[str, float]:
             for part in path:
                 node = node[part]
             node[last] = value
+        write_whole(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        for leftover in (folder / "checkpoints").glob(".*.tmp"):  # of a process killed while it saved
+            leftover.unlink()
         choices = json.loads((folder / "run.json").read_text(encoding="utf-8"))["choices"]
         checkpoint = find_resumable(folder)
         if checkpoint is None:
@@ -157,6 +160,7 @@ def run(
     optimization = make_optimization(config)
     data.setup("fit")
     data.train_examples = config["train_examples"]
+    check_sizes(network, data)
     if config["task"].get("class_weights") == "balanced":
         weights = balanced_weights(data.splits["train"].targets, data.facts["num_classes"])
         config["task"]["class_weights"] = weights
@@ -181,17 +185,19 @@ def run(
     trainer = make_trainer(trainer_options, logger=loggers, callbacks=callbacks, folder=folder)
     data.trainer = trainer
     skip_unused_hooks(trainer, task)
-    print_header(config, choices, network, data, folder)
+    print_header(choices, network, data, folder)
     try:
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
         split = "test" if "test" in data.splits else "val"
         scores = evaluate_checkpoint(find_checkpoint(folder), split=split, data=data)
-        if checkpoints.best_score is not None:
-            scores[task.monitor] = checkpoints.best_score
         if trainer.is_global_zero:
             for logger in loggers:
-                logger.log_hyperparams(flatten(config), scores)
-            write_scores(folder, scores)
+                logger.log_hyperparams(hyper_parameters(config, choices), scores, trainer.global_step)
+            if config["logger"]["pictures"]:
+                learning_curves(folder / METRICS).savefig(folder / "curves.png", dpi=100)
+            if checkpoints.best_score is not None:
+                scores[task.monitor] = checkpoints.best_score
+            write_whole(folder / "scores.json", json.dumps(scores, indent=2) + "\n")
             print_scores(scores, folder)
     finally:
         for logger in loggers:
@@ -201,6 +207,7 @@ def run(
 
 def make_network(config: dict[str, Any]) -> nn.Module:
     """Build the network with weights that are a function of `seed`, in the memory format of `fast`."""
+    torch.set_float32_matmul_precision("high" if config["fast"] else "highest")  # TF32 on CUDA
     torch.manual_seed(key(config["seed"], "init"))
     network = build(config["model"], "model")()
     initialise = build(config["init"], "init")()
@@ -212,10 +219,9 @@ def make_network(config: dict[str, Any]) -> nn.Module:
 
 
 def make_fast(network: nn.Module) -> nn.Module:
-    """Channels last; on CUDA also TF32 and compilation in place, which keeps the keys of the state dict."""
+    """Channels last; on CUDA also compilation in place, which keeps the keys of the state dict."""
     network = network.to(memory_format=torch.channels_last)
     if torch.cuda.is_available():
-        torch.set_float32_matmul_precision("high")
         network.compile()
     return network
 
@@ -228,6 +234,10 @@ def check_ranges(config: dict[str, Any]) -> None:
     patience = config["early_stopping"]["patience"]
     if patience is not None and patience < 1:
         raise ZooError(f"early_stopping.patience={patience}: must be at least 1, or null for none")
+    waits = patience is not None or "Plateau" in config["scheduler"]["_target_"]
+    for limit in ("limit_train_batches", "limit_val_batches"):
+        if config["trainer"][limit] == 0 and (limit == "limit_train_batches" or waits):
+            raise ZooError(f"trainer.{limit}=0: must be more than 0, as this run needs those batches")
     if config["trainer"]["max_epochs"] < 1 and config["trainer"]["max_steps"] < 1:
         raise ZooError("trainer.max_epochs and trainer.max_steps: one of them must be at least 1")
 
@@ -239,10 +249,21 @@ def check_facts(config: dict[str, Any], data: Any) -> None:
             raise ZooError(f"data.{fact} is missing: {advice}.")
 
 
+def check_sizes(network: nn.Module, data: Any) -> None:
+    """Refuse splits and batches too small to compute with."""
+    for split in ("train", "val"):
+        if split in data.splits and data.size(split) < 2:
+            raise ZooError(f"The {split} split has {data.size(split)} example: must have at least 2; give more data.")
+    batch_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+    if batch_norm and data.batch_size < 2:
+        raise ZooError(f"data.batch_size={data.batch_size}: must be at least 2 for a network with batch normalisation")
+
+
 def make_optimization(config: dict[str, Any]) -> Optimization:
     trainer = config["trainer"]
     optimizer = dict(config["optimizer"])
-    if config["fast"] and torch.cuda.is_available():
+    can_fuse = "fused" in inspect.signature(get_class(optimizer["_target_"])).parameters
+    if config["fast"] and torch.cuda.is_available() and can_fuse:
         optimizer["fused"] = True
     # a dry run on one number: a wrong rate or momentum is refused here, before data is read
     build(optimizer, "optimizer")([nn.Parameter(torch.zeros(1))])
@@ -295,11 +316,7 @@ def make_trainer(options: dict[str, Any], *, folder: Path | None = None, **more:
 
 
 def picture_callbacks(config: dict[str, Any], data: Any) -> list[Callback]:
-    if not config["logger"]["pictures"]:
-        return []
-    from zoo.pictures import Pictures
-
-    return [Pictures(facts=data.facts)]
+    return [Pictures(facts=data.facts)] if config["logger"]["pictures"] else []
 
 
 def skip_unused_hooks(trainer: pl.Trainer, task: Task) -> None:
@@ -358,11 +375,15 @@ def quieten_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*`dataloader_iter` step flavor.*")  # zoo/tasks/base.py says why
 
 
-def print_header(config: dict[str, Any], choices: dict[str, str], network: nn.Module, data: Any, folder: Path) -> None:
-    parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
+def print_header(choices: dict[str, str], network: nn.Module, data: Any, folder: Path) -> None:
+    """Say what runs on what; the network layer by layer goes to model.txt."""
+    one = torch.zeros(1, dtype=torch.int64)
+    summary = summarize(network, data.splits["train"].batch(0, one, one)["input"])
+    write_whole(folder / "model.txt", summary.table() + "\n")
     form = getattr(network, "form", None)
     sizes = ", ".join(f"{data.size(split):,} {split}" for split in data.splits)
-    print(f"{choices.get('model', 'model')}{f' ({form})' if form else ''}: {parameters:,} trainable parameters")
+    size = f"{summary.trainable:,} trainable parameters, {summary.multiply_adds:,} multiply-adds"
+    print(f"{choices.get('model', 'model')}{f' ({form})' if form else ''}: {size}")
     print(f"{choices.get('data', 'data')}: {sizes}")
     print(f"run folder: {folder}", flush=True)
 
@@ -378,10 +399,21 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def write_scores(folder: Path, scores: dict[str, float]) -> None:
-    aside = folder / ".scores.json.tmp"
-    aside.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
-    os.replace(aside, folder / "scores.json")
+def hyper_parameters(config: dict[str, Any], choices: dict[str, str]) -> dict[str, Any]:
+    """What a person compares runs by, for TensorBoard's table: options by name, and numbers; no facts, no paths."""
+    kept = ("seed", "ema_decay", "fast", "penalty", "augment", "init", "model", "optimizer", "scheduler", "task")
+    numbers: dict[str, Any] = {name: config[name] for name in kept}
+    numbers["data"] = {"batch_size": config["data"]["batch_size"]}
+    numbers["trainer"] = {name: config["trainer"][name] for name in ("max_epochs", "max_steps", "precision")}
+    flat = flatten(numbers)
+    return choices | {name: value for name, value in flat.items() if "_target_" not in name}
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file aside and rename it, so that it is never there in part."""
+    aside = path.with_name(f".{path.name}.tmp")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)
 
 
 def print_scores(scores: dict[str, float], folder: Path) -> None:

@@ -74,6 +74,26 @@ def test_regression_reports_errors_in_the_targets_own_unit() -> None:
     assert scores["test/r2"] == pytest.approx(1 - residual / spread, rel=1e-3)
 
 
+def test_r2_of_targets_far_from_zero() -> None:
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randn(200, 1, generator=generator)
+    prediction = target + 0.5 * torch.randn(200, 1, generator=generator)
+    facts = {"num_classes": 1, "target_mean": 1.7e9, "target_std": 1e3}
+    scores = evaluated(Regression(Given(), facts=facts), [{"input": prediction, "target": target}])
+    truth = 1 - ((prediction - target) ** 2).sum() / ((target - target.mean()) ** 2).sum()
+    assert scores["test/r2"] == pytest.approx(truth.item(), abs=1e-4)
+
+
+def test_calibration_takes_logits_between_0_and_1_for_logits() -> None:
+    logits, target = torch.tensor([[0.9, 0.1, 0.2], [0.1, 0.8, 0.3]]), torch.tensor([0, 2])
+    scores = evaluated(Classification(Given(), facts={"num_classes": 3}), [{"input": logits, "target": target}])
+    confidence = logits.softmax(1).max(1).values
+    bins = (confidence * 15).long()
+    gaps = torch.tensor([1.0, 0.0]) - confidence
+    expected = gaps.abs().mean() if bins[0] != bins[1] else gaps.mean().abs()
+    assert scores["test/calibration_error"] == pytest.approx(expected.item(), abs=1e-6)
+
+
 def test_balanced_weights_give_every_class_the_same_sum() -> None:
     targets = torch.tensor([0] * 6 + [1] * 3 + [2])
     weights = balanced_weights(targets, 3)

@@ -166,8 +166,8 @@ def test_training_leaves_the_initial_copy_and_global_generator_out_of_play(tmp_p
     """The same weights whatever was drawn from the global generator before."""
     first, second = network(), network()
     second.load_state_dict(copy.deepcopy(first.state_dict()))
-    fit(first, Optimization(optimizer=sgd, schedule=Constant()), tmp_path=tmp_path)
+    fit(first, Optimization(optimizer=sgd, schedule=Constant()), tmp_path=tmp_path / "first")
     torch.rand(17)
-    fit(second, Optimization(optimizer=sgd, schedule=Constant()), tmp_path=tmp_path)
+    fit(second, Optimization(optimizer=sgd, schedule=Constant()), tmp_path=tmp_path / "second")
     for p, q in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(p, q)

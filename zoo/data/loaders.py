@@ -5,6 +5,7 @@ this process (data in memory) or in worker processes (data on disk). Both give t
 the middle of an epoch, which is all that exact resuming needs.
 """
 
+import signal
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -81,8 +82,11 @@ class _Fetch(Dataset):
             return str(error)
 
 
-def _one_thread(worker: int) -> None:
+def _start_worker(worker: int) -> None:
+    """One thread each; Ctrl-C and SIGTERM are for the main process, which ends its workers."""
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class Loader:
@@ -104,7 +108,7 @@ class Loader:
                 num_workers=num_workers,
                 persistent_workers=True,
                 pin_memory=pin_memory,
-                worker_init_fn=_one_thread,
+                worker_init_fn=_start_worker,
                 generator=torch.Generator().manual_seed(0),  # so that iterating never draws from the global generator
             )
         self._next = (0, 0)

@@ -110,6 +110,7 @@ class Task(pl.LightningModule):
         engine = self.engine
         assert engine is not None
         batch = self.transfer_batch_to_device(next(dataloader_iter)[0], self.device, 0)
+        batch = engine.trainer.precision_plugin.convert_input(batch)
         batch_idx = engine.trainer.fit_loop.epoch_loop.batch_progress.current.ready - 1
         epoch = engine.trainer.fit_loop.epoch_progress.current.completed
         if epoch != self.engine_epoch:
@@ -211,6 +212,7 @@ class Task(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self.engine is not None
+        self.engine.network_for_evaluation()  # fills the average's buffers, which `checkpoint` refers to
         checkpoint["engine"] = self.engine.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

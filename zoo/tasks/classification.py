@@ -28,6 +28,13 @@ def balanced_weights(targets: Tensor, num_classes: int) -> list[float]:
     return (len(targets) / (num_classes * counts)).tolist()
 
 
+class CalibrationError(MulticlassCalibrationError):
+    """torchmetrics takes logits that happen to lie between 0 and 1 for probabilities; here it always gets those."""
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        super().update(preds.softmax(1), target)
+
+
 class Classification(Task):
     """One class of K for every example. Monitor: validation accuracy.
 
@@ -126,7 +133,7 @@ class Classification(Task):
             "precision": MulticlassPrecision(**macro),
             "recall": MulticlassRecall(**macro),
             "f1": MulticlassF1Score(**macro),
-            "calibration_error": MulticlassCalibrationError(k, n_bins=15, validate_args=False),
+            "calibration_error": CalibrationError(k, n_bins=15, validate_args=False),
         }
         if k > 5:
             collection["accuracy_top5"] = MulticlassAccuracy(k, top_k=5, average="micro", validate_args=False)
