@@ -60,6 +60,7 @@ def test_neither_torch_nor_lightning_is_imported(words: list[str]) -> None:
     assert not {"torch", "pytorch_lightning", "torchvision", "zoo.run"} & set(done.stdout.splitlines()[-1].split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["help", "config", "list", "refused"])
 def test_answers_take_less_than_half_a_second(name: str) -> None:
     """Of processor time, which other work on the machine does not stretch as it does the wall clock."""

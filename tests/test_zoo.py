@@ -125,6 +125,8 @@ def test_every_option_composes_and_every_target_is_there(group: str, option: str
     cfg = compose_config(overrides)
     values = OmegaConf.to_container(cfg, resolve=option not in NEED_A_FILE)
     for key, target in targets(values):
+        if not key.endswith("_target_"):
+            continue  # a reference that only a file of the person's can resolve
         module, _, name = target.rpartition(".")
         assert hasattr(__import__(module, fromlist=[name]), name), key
     if group in ("init", "scheduler"):
