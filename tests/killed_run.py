@@ -46,7 +46,7 @@ def main(folder: Path, place: str, count: int, overrides: list[str]) -> None:
     if (folder / "config.yaml").exists():
         resume(folder, {})
         return
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)  # killed before its config was written, it starts over
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg = compose("train", overrides=overrides)
     train(cfg, folder, choices={"model": "test", "data": "test"}, command=[])
