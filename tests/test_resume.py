@@ -170,3 +170,35 @@ def test_resume_may_lengthen_a_run(small_run) -> None:
     longer, _ = small_run("scheduler=constant", "trainer.max_epochs=3", name="longer")
     resume(folder, {"trainer.max_epochs": 3})
     assert fingerprint(folder) == fingerprint(longer)
+
+
+def test_nothing_is_lost_when_the_checkpoints_to_continue_from_are_gone(small_run) -> None:
+    folder, _ = small_run()
+    for name in ("last", "previous"):
+        (folder / "checkpoints" / f"{name}.ckpt").unlink()
+    before = (folder / "metrics.csv").read_bytes()
+    with pytest.raises(ZooError, match=r"no last\.ckpt[\s\S]*Nothing was changed"):
+        resume(folder, {})
+    assert (folder / "metrics.csv").read_bytes() == before
+
+
+def test_a_refused_resume_leaves_the_logs_alone(small_run) -> None:
+    folder, _ = small_run("logger=tensorboard", "logger.pictures=false")
+    before = {path.name: path.read_bytes() for path in [folder / "metrics.csv", *folder.glob("events*")]}
+    with pytest.raises(ZooError, match="trainer: "):
+        resume(folder, {"trainer.accelerator": "tpu"})
+    assert {path.name: path.read_bytes() for path in [folder / "metrics.csv", *folder.glob("events*")]} == before
+
+
+@pytest.mark.parametrize("content", [b"", b"- a list", b"seed: [", b"\xff\xfe"], ids=["empty", "list", "cut", "binary"])
+def test_a_damaged_config_gets_a_sentence(content: bytes, small_run) -> None:
+    folder, _ = small_run()
+    (folder / "config.yaml").write_bytes(content)
+    with pytest.raises(ZooError, match=r"config\.yaml is damaged"):
+        resume(folder, {})
+
+
+def test_a_run_cannot_be_shortened_below_what_it_has_done(small_run) -> None:
+    folder, _ = small_run("trainer.max_epochs=3")
+    with pytest.raises(ZooError, match="max_epochs"):
+        resume(folder, {"trainer.max_epochs": 1})

@@ -150,7 +150,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ZooError(
             f"{path} has checkpoint format {version}; this version of the zoo reads format {FORMAT_VERSION}."
         )
-    lacking = [part for part in ("config", "class_names", "preprocessing", "logs") if part not in checkpoint["zoo"]]
+    lacking = [
+        part for part in ("config", "choices", "class_names", "preprocessing", "logs") if part not in checkpoint["zoo"]
+    ]
+    lacking += [part for part in ("state_dict",) if part not in checkpoint]
     nodes = checkpoint["zoo"].get("config")
     if lacking or not isinstance(nodes, dict) or not {"model", "data", "task", "trainer"} <= nodes.keys():
         raise ZooError(f"{path} is not a whole checkpoint of this zoo: its config or description is incomplete.")

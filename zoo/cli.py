@@ -10,6 +10,7 @@ import itertools
 import logging
 import os
 import re
+import shlex
 import signal
 import sys
 import textwrap
@@ -104,7 +105,10 @@ def _told(error: BaseException) -> tuple[int, str] | None:
     if signum is not None:
         folder = os.environ.get("ZOO_RUN_DIR")
         goes_on = folder and (Path(folder) / "config.yaml").exists()
-        return 128 + signum, f"Stopped. Continue with: python train.py resume={folder}" if goes_on else "Stopped."
+        return (
+            128 + signum,
+            f"Stopped. Continue with: python train.py resume={shlex.quote(str(folder))}" if goes_on else "Stopped.",
+        )
     if isinstance(error, OSError) and error.errno in _OBSTACLES:
         return 2, f"{error.filename or 'writing'}: {(error.strerror or '').lower()}; {_OBSTACLES[error.errno]}."
     if isinstance(error, ValueError) and re.match(r"[\w.]+=.*: must ", str(error)):  # the form of our own

@@ -12,7 +12,7 @@ from torch import nn
 from zoo.build import build, refuse_untrusted
 from zoo.checkpoint import find_checkpoint, read_checkpoint
 from zoo.errors import ZooError
-from zoo.run import make_fast, make_task, make_trainer, quieten_lightning
+from zoo.run import make_fast, make_task, make_trainer, quieten_lightning, stop_signals
 
 # facts of the data that belong to the trained network rather than to what it is evaluated on
 PREPARATION = ("mean", "std", "columns", "feature_names", "target_mean", "target_std")
@@ -27,7 +27,8 @@ def evaluate(
     """
     quieten_lightning()
     path = find_checkpoint(ckpt_path)
-    scores = evaluate_checkpoint(path, split=split, trust=trust, overrides=overrides)
+    with stop_signals():
+        scores = evaluate_checkpoint(path, split=split, trust=trust, overrides=overrides)
     print(f"checkpoint: {path}")
     for name, value in scores.items():
         print(f"{name} {value:.6g}")

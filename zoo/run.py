@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 import platform
+import shlex
 import signal
 import subprocess
 import sys
@@ -60,8 +61,20 @@ BATCH_HOOKS = (
 class Stopped(BaseException):
     """The process was told to stop by a signal."""
 
+    pending: int | None = None  # the signal, in case the exception is raised where Python swallows it (a finaliser)
+
     def __init__(self, signum: int) -> None:
         self.signum = signum
+
+
+class StopLate(Callback):
+    """Stop at the next validation or epoch's end where the exception of a signal was swallowed."""
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if Stopped.pending is not None:
+            raise Stopped(Stopped.pending)
+
+    on_train_epoch_end = on_validation_start
 
 
 @contextmanager
@@ -69,9 +82,10 @@ def stop_signals() -> Iterator[None]:
     """Turn Ctrl-C and SIGTERM into `Stopped`, at once: the last checkpoint is whole whenever that happens."""
 
     def stop(signum: int, frame: Any) -> None:
-        signal.signal(signum, signal.SIG_IGN)  # a second Ctrl-C does not disturb the way out
+        Stopped.pending = signum
         raise Stopped(signum)
 
+    Stopped.pending = None
     former = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -122,7 +136,7 @@ def train(cfg: DictConfig, folder: Path, *, choices: dict[str, str], command: li
 def resume(folder: Path, overrides: dict[str, Any]) -> dict[str, float]:
     """Continue the run in `folder` from its last whole checkpoint; from the start when it was stopped before any."""
     with stop_signals():
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        config = read_config(folder / "config.yaml")
         if not overrides.pop("trust", False):
             refuse_untrusted(config, str(folder / "config.yaml"))
         for name, value in overrides.items():
@@ -134,13 +148,17 @@ def resume(folder: Path, overrides: dict[str, Any]) -> dict[str, float]:
         write_whole(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         for leftover in (folder / "checkpoints").glob(".*.tmp"):  # of a process killed while it saved
             leftover.unlink()
-        choices = json.loads((folder / "run.json").read_text(encoding="utf-8"))["choices"]
         checkpoint = find_resumable(folder)
-        if checkpoint is None:
-            print(f"{folder} has no checkpoint yet: starting over.")
-            rewind_logs(folder, {})
+        if checkpoint is not None:
+            choices = read_checkpoint(checkpoint)["zoo"]["choices"]
+        elif (folder / "scores.json").exists() or (folder / "checkpoints" / "best.ckpt").exists():
+            raise ZooError(
+                f"{folder / 'checkpoints'} holds no last.ckpt to continue from, though this run has results.\n"
+                "Nothing was changed. Put last.ckpt back, or start a new run."
+            )
         else:
-            rewind_logs(folder, read_checkpoint(checkpoint)["zoo"]["logs"])
+            print(f"{folder} has no checkpoint yet: starting over.")
+            choices = read_choices(folder / "run.json")
         return run(config, folder, data=build(config["data"], "data")(), choices=choices, checkpoint=checkpoint)
 
 
@@ -171,10 +189,8 @@ def run(
     checkpoints = Checkpoints(
         folder, description, monitor=task.monitor, mode=task.mode, every_n_steps=config["checkpoint"]["every_n_steps"]
     )
-    loggers: list[Any] = [MetricsCSV(folder)]
-    callbacks: list[Callback] = [checkpoints, Bar() if sys.stdout.isatty() else EpochLines()]
+    callbacks: list[Callback] = [checkpoints, StopLate(), Bar() if sys.stdout.isatty() else EpochLines()]
     if config["logger"]["tensorboard"]:
-        loggers.append(TensorBoard(folder))
         callbacks += picture_callbacks(config, data)
     if config["early_stopping"]["patience"] is not None:
         options = config["early_stopping"]
@@ -182,7 +198,13 @@ def run(
         callbacks.append(
             Patience(task.monitor, options["min_delta"], options["patience"], mode=task.mode, strict=False)
         )
-    trainer = make_trainer(trainer_options, logger=loggers, callbacks=callbacks, folder=folder)
+    trainer = make_trainer(trainer_options, logger=False, callbacks=callbacks, folder=folder)
+    # everything a person can get wrong is behind us: only now are the logs touched
+    rewind_logs(folder, read_checkpoint(checkpoint)["zoo"]["logs"] if checkpoint else {})
+    loggers: list[Any] = [MetricsCSV(folder)]
+    if config["logger"]["tensorboard"]:
+        loggers.append(TensorBoard(folder))
+    trainer.loggers = loggers
     data.trainer = trainer
     skip_unused_hooks(trainer, task)
     print_header(choices, network, data, folder)
@@ -199,10 +221,32 @@ def run(
                 scores[task.monitor] = checkpoints.best_score
             write_whole(folder / "scores.json", json.dumps(scores, indent=2) + "\n")
             print_scores(scores, folder)
+    except MisconfigurationException as error:
+        raise ZooError(f"trainer: {str(error).splitlines()[0]}") from error
     finally:
         for logger in loggers:
             logger.close()
     return scores
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The stored config of a run, or a ZooError where it is no longer one."""
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        config = None
+    parts = {"seed", "data", "task", "model", "init", "optimizer", "scheduler", "trainer", "logger", "checkpoint"}
+    if not isinstance(config, dict) or not parts <= config.keys():
+        raise ZooError(f"{path} is damaged: it no longer holds the config of a run. Start a new run.")
+    return config
+
+
+def read_choices(path: Path) -> dict[str, str]:
+    """The names of the chosen options, for the header; without run.json the header goes without them."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["choices"]
+    except (OSError, ValueError, KeyError):
+        return {}
 
 
 def make_network(config: dict[str, Any]) -> nn.Module:
@@ -238,7 +282,7 @@ def check_ranges(config: dict[str, Any]) -> None:
     for limit in ("limit_train_batches", "limit_val_batches"):
         if config["trainer"][limit] == 0 and (limit == "limit_train_batches" or waits):
             raise ZooError(f"trainer.{limit}=0: must be more than 0, as this run needs those batches")
-    if config["trainer"]["max_epochs"] < 1 and config["trainer"]["max_steps"] < 1:
+    if (config["trainer"]["max_epochs"] or -1) < 1 and config["trainer"]["max_steps"] < 1:
         raise ZooError("trainer.max_epochs and trainer.max_steps: one of them must be at least 1")
 
 
@@ -247,6 +291,9 @@ def check_facts(config: dict[str, Any], data: Any) -> None:
     for fact, advice in getattr(get_class(config["task"]["_target_"]), "needs", {}).items():
         if not data.facts.get(fact):
             raise ZooError(f"data.{fact} is missing: {advice}.")
+    given, there = config["model"].get("num_classes"), data.facts.get("num_classes")
+    if given is not None and there is not None and given < there:
+        raise ZooError(f"model.num_classes={given}: must be at least {there}, the number of classes in the data")
 
 
 def check_sizes(network: nn.Module, data: Any) -> None:
@@ -311,7 +358,7 @@ def make_trainer(options: dict[str, Any], *, folder: Path | None = None, **more:
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )
-    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+    except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
         raise ZooError(f"trainer: {str(error).splitlines()[0]}") from error
 
 
@@ -420,5 +467,5 @@ def print_scores(scores: dict[str, float], folder: Path) -> None:
     for name, value in scores.items():
         print(f"{name} {value:.6g}")
     print(f"run folder: {folder}")
-    print(f"next: python evaluate.py ckpt_path={folder}")
+    print(f"next: python evaluate.py ckpt_path={shlex.quote(str(folder))}")
     print("      tensorboard --logdir runs", flush=True)

@@ -105,7 +105,7 @@ class Augment:
         x = torch.arange(width) - (width - 1) / 2  # sides would shear a picture that is not square
         # Not affine_grid: its matrix product follows torch.set_float32_matmul_precision.
         grid = torch.stack([(cos * x - sin * y) * (2 / width), (sin * x + cos * y) * (2 / height)], dim=-1)
-        turned = F.grid_sample(images.to(torch.float32), grid, mode="bilinear", align_corners=False)
+        turned = F.grid_sample(images.float(), grid.float(), mode="bilinear", align_corners=False)
         return turned.round_().clamp_(0, 255).to(torch.uint8)
 
     def _erase(self, images: Tensor, draws: Tensor) -> Tensor:
