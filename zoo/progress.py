@@ -16,9 +16,8 @@ class Bar(RichProgressBar):
         super().__init__(refresh_rate=50, leave=False)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        return {
-            name: f"{float(value):.4f}" for name, value in trainer.callback_metrics.items() if name.startswith("val/")
-        }
+        shown = ("val/loss", getattr(pl_module, "monitor", "val/loss"))
+        return {name: f"{float(value):.4f}" for name, value in trainer.callback_metrics.items() if name in shown}
 
 
 class EpochLines(Callback):
