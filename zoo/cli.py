@@ -6,6 +6,7 @@ Neither torch nor Lightning is imported before a command is known to be right. E
 
 import errno
 import importlib
+import io
 import itertools
 import logging
 import os
@@ -76,6 +77,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if os.getcwd() not in sys.path:  # a person's own modules are found, as with `python -m`
         sys.path.append(os.getcwd())
     outer = os.environ.get("ZOO_RUN_DIR")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without × or → shows ? in their place
     try:
         code = _run(words)
         sys.stdout.flush()
@@ -251,6 +255,10 @@ def _run_folder(run_dir: str | None, choices: dict[str, str]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise ZooError(f"run_dir={folder}: is a file or below one; name a new folder.") from None
+    except OSError as error:
+        raise ZooError(
+            f"run_dir={run_dir[:80]}: {(error.strerror or 'cannot be made').lower()}; name another."
+        ) from None
     if any(folder.iterdir()):
         raise ZooError(f"run_dir={folder}: is not empty; name a new folder, or continue that run with resume={folder}")
     return folder
