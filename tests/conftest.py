@@ -1,12 +1,19 @@
-"""Shared by all tests: one thread (the suite runs small networks), configs composed in this process, tiny runs."""
+"""Shared by all tests: one thread (the suite runs small networks), configs composed in this process, tiny runs.
 
+`python -m pytest tests/models --write-parity` writes `parity.json`, the certificate of the networks that have a twin.
+"""
+
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from parity import GRADIENT_BAR, OUTPUT_BAR, compare
+from torch import nn
 
 from zoo.checks import CONFIGS
 from zoo.run import quieten_lightning, train
@@ -34,3 +41,33 @@ def small_run(tmp_path: Path) -> Callable[..., tuple[Path, dict[str, float]]]:
         return folder, train(compose_config(words), folder, choices=choices, command=["train.py", *words])
 
     return start
+
+
+CERTIFICATE = Path(__file__).parents[1] / "parity.json"
+ROWS = pytest.StashKey[dict[str, Any]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-parity", action="store_true", help="write what the parity tests measured to parity.json")
+
+
+@pytest.fixture
+def certify(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """`certify(name, ours, twin, source=…, image_size=…, …)`: assert that the two are equal; `parity.compare`'s options."""
+
+    def check(name: str, ours: nn.Module, twin: nn.Module, *, source: str, image_size: int, **options: Any) -> None:
+        row = compare(ours, twin, image_size=image_size, **options)
+        request.config.stash.setdefault(ROWS, {})[name] = {"twin": source, "image_size": image_size, **row}
+        assert row["outputs"] <= OUTPUT_BAR, row
+        for part in ("gradients", "weights after a step", "buffers"):
+            assert row[part] <= GRADIENT_BAR, (part, row)
+
+    return check
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    rows = session.config.stash.get(ROWS, {})
+    if rows and session.config.getoption("--write-parity"):
+        former = json.loads(CERTIFICATE.read_text()) if CERTIFICATE.exists() else {}
+        CERTIFICATE.write_text(json.dumps(dict(sorted({**former, **rows}.items())), indent=1) + "
+")
