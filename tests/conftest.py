@@ -53,7 +53,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def certify(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """`certify(name, ours, twin, source=…, image_size=…, …)`: assert that the two are equal; `parity.compare`'s options."""
+    """`certify(name, ours, twin, source=…, image_size=…)` asserts that the two are equal; options: `parity.compare`'s."""
 
     def check(name: str, ours: nn.Module, twin: nn.Module, *, source: str, image_size: int, **options: Any) -> None:
         row = compare(ours, twin, image_size=image_size, **options)
@@ -69,5 +69,4 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     rows = session.config.stash.get(ROWS, {})
     if rows and session.config.getoption("--write-parity"):
         former = json.loads(CERTIFICATE.read_text()) if CERTIFICATE.exists() else {}
-        CERTIFICATE.write_text(json.dumps(dict(sorted({**former, **rows}.items())), indent=1) + "
-")
+        CERTIFICATE.write_text(json.dumps(dict(sorted({**former, **rows}.items())), indent=1) + "\n")

@@ -18,7 +18,7 @@ RATE = 0.1
 
 
 def outputs_of(result: Any) -> list[Tensor]:
-    """Logits first, then those of auxiliary heads, of our dict or of torchvision's named tuple; absent heads left out."""
+    """Logits, then those of the auxiliary heads there are, of our dict or of torchvision's named tuple."""
     if isinstance(result, Tensor):
         return [result]
     if isinstance(result, dict):
