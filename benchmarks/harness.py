@@ -29,7 +29,8 @@ from zoo.logs import MetricsCSV, TensorBoard
 from zoo.models.lenet import LeNet5
 from zoo.models.mlp import MLP
 from zoo.progress import EpochLines
-from zoo.run import NoProfiler, make_trainer, quieten_lightning, skip_unused_hooks
+from zoo.report import quieten_lightning
+from zoo.run import NoProfiler, make_trainer, skip_unused_hooks
 from zoo.schedules import Cosine
 from zoo.tasks.classification import Classification
 from zoo.tasks.engine import Optimization

@@ -16,7 +16,8 @@ from parity import GRADIENT_BAR, OUTPUT_BAR, compare
 from torch import nn
 
 from zoo.checks import CONFIGS
-from zoo.run import quieten_lightning, train
+from zoo.report import quieten_lightning
+from zoo.run import train
 
 quieten_lightning()
 torch.set_num_threads(1)
@@ -53,7 +54,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def certify(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """`certify(name, ours, twin, source=…, image_size=…)` asserts that the two are equal; options: `parity.compare`'s."""
+    """`certify(name, ours, twin, source=…, image_size=…)` asserts that both are equal; options: `parity.compare`'s."""
 
     def check(name: str, ours: nn.Module, twin: nn.Module, *, source: str, image_size: int, **options: Any) -> None:
         row = compare(ours, twin, image_size=image_size, **options)

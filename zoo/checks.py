@@ -43,6 +43,12 @@ TYPES = {
     "early_stopping.patience": "int | None",
     "checkpoint.every_n_steps": "int | None",
     "train_examples": "int | float | None",
+    "model.weights": "str | None",
+    "swap.activation": "str | None",
+    "swap.norm": "str | None",
+    "swap.dropout": "float | None",
+    "swap.dropout_kind": "str | None",
+    "transfer.freeze": "str | int",
 }
 Bound = tuple[str, Callable[[float], bool]]
 _ABOVE_0: Bound = ("more than 0", lambda x: x > 0)
@@ -52,7 +58,7 @@ _NO_LIMIT: Bound = ("1 or more, or -1 for no limit", lambda x: x >= 1 or x == -1
 _PROPER: Bound = ("at least 0 and less than 1", lambda x: 0 <= x < 1)
 # Bounds of a key of this name, wherever it stands.
 BOUNDS: dict[str, Bound] = {
-    **dict.fromkeys(("lr", "gradient_clip_val"), _ABOVE_0),
+    **dict.fromkeys(("lr", "gradient_clip_val", "body_lr", "layer_decay", "width"), _ABOVE_0),
     **dict.fromkeys(("seed", "split_seed", "weight_decay", "l1", "l2", "num_workers"), _FROM_0),
     **dict.fromkeys(("warmup_steps", "warmup_epochs", "min_delta"), _FROM_0),
     **dict.fromkeys(("batch_size", "eval_batch_size", "num_classes", "channels", "image_size"), _FROM_1),
@@ -358,7 +364,7 @@ def _problem(path: str, parent: dict[str, Any], value: Any, config: DictConfig, 
     declared = _get(layout.tree, path)
     takes = _signature(parent)
     if takes is not None:
-        known = (key in takes.parameters and key not in _PASSED) or takes.is_open
+        known = (key in takes.parameters and key not in _PASSED) or takes.is_open or path in TYPES
     elif "_target_" in parent:
         known = True
     else:  # a mapping, of which the files name all keys or none

@@ -12,7 +12,11 @@ from torch import nn
 from zoo.build import build, refuse_untrusted
 from zoo.checkpoint import find_checkpoint, read_checkpoint
 from zoo.errors import ZooError
-from zoo.run import make_fast, make_task, make_trainer, quieten_lightning, stop_signals
+from zoo.network import construct, make_fast
+from zoo.report import quieten_lightning
+from zoo.run import make_task, make_trainer
+from zoo.signals import stop_signals
+from zoo.transfer import evaluated_weights
 
 # facts of the data that belong to the trained network rather than to what it is evaluated on
 PREPARATION = ("mean", "std", "columns", "feature_names", "target_mean", "target_std")
@@ -45,7 +49,7 @@ def evaluate_checkpoint(
         refuse_untrusted(config, str(path))
     if overrides:
         config = override(config, overrides)
-    network = build(config["model"], "model")()
+    network = construct(config)
     if data is None:
         data = build(config["data"], "data")()
         data.setup("test")
@@ -65,10 +69,8 @@ def evaluate_checkpoint(
 
 def load_weights(network: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
     """Put the evaluated weights (the averaged ones, where there are) into a network."""
-    prefix = "ema." if any(name.startswith("ema.") for name in state) else "network."
-    weights = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
     try:
-        network.load_state_dict(weights)
+        network.load_state_dict(evaluated_weights(state))
     except RuntimeError as error:
         raise ZooError(
             f"{path} does not fit the network its config describes: {str(error).splitlines()[-1].strip()}"
@@ -120,6 +122,6 @@ def load(path: str | Path, *, trust: bool = False) -> tuple[nn.Module, dict[str,
     described = checkpoint["zoo"]
     if not trust:
         refuse_untrusted(described["config"], str(found))
-    network = build(described["config"]["model"], "model")()
+    network = construct(described["config"])
     load_weights(network, checkpoint["state_dict"], found)
     return network.eval(), described["preprocessing"], described["class_names"]

@@ -139,19 +139,18 @@ def count_model(name: str) -> dict[str, Any]:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from zoo.build import build
+    from zoo.network import construct
     from zoo.summary import summarize
 
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg = compose("train", overrides=[f"model={name}"], return_hydra_config=True)
     choices = cfg.hydra.runtime.choices
-    config: dict[str, Any] = OmegaConf.to_container(cfg.model, resolve=True)  # type: ignore[assignment]
-    facts: dict[str, Any] = OmegaConf.to_container(cfg.data, resolve=True)  # type: ignore[assignment]
-    shape = input_shape(facts)
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    shape = input_shape(config["data"])
     if shape is None:
         raise ZooError(f"configs/model/{name}.yaml: its data, {choices['data']}, must state the size of an example.")
     with torch.device("meta"):
-        network = build(config, "model")()
+        network = construct(config)
     summary = summarize(network, torch.empty(1, *map(int, shape.split("×")), device="meta"))
     return {
         "parameters": summary.parameters,

@@ -198,7 +198,8 @@ def examine(folder: str, split: str) -> None:
     from zoo.build import build, refuse_untrusted
     from zoo.checkpoint import find_checkpoint, read_checkpoint
     from zoo.evaluation import evaluate_checkpoint
-    from zoo.run import quieten_lightning
+    from zoo.network import construct
+    from zoo.report import quieten_lightning
     from zoo.summary import summarize
 
     quieten_lightning()
@@ -207,12 +208,13 @@ def examine(folder: str, split: str) -> None:
     refuse_untrusted(config, str(path))
     data = build(config["data"], "data")()
     data.setup("test")
-    network = build(config["model"], "model")()
+    network = construct(config)
     one = torch.zeros(1, dtype=torch.int64)
     network_summary = summarize(network, data.splits[split].batch(0, one, one)["input"])
     found = {
         "parameters": network_summary.trainable,
         "multiply_adds": network_summary.multiply_adds,
+        "form": getattr(network, "form", None),
         "splits": {name: len(part) for name, part in data.splits.items()},
         "scores": evaluate_checkpoint(path, split=split),
     }
@@ -272,7 +274,16 @@ def write_results(results: Json, file: Path, out: Path) -> None:
 
 def table(results: Json) -> str:
     """RESULTS.md, a function of the JSON alone."""
-    head = ["experiment", "parameters", "multiply-adds", "data: train / val / test", "metric", "mean ± std", "n"]
+    head = [
+        "experiment",
+        "form",
+        "parameters",
+        "multiply-adds",
+        "data: train / val / test",
+        "metric",
+        "mean ± std",
+        "n",
+    ]
     head += ["baseline", "floor", "goal", "met", "minutes", "hardware", "command"]
     lines = [
         "# Results",
@@ -282,7 +293,7 @@ def table(results: Json) -> str:
         "Minutes: wall time of one run, from start to score. Multiply-adds: those of convolutions and linear layers.",
         "",
         "| " + " | ".join(head) + " |",
-        "|---|---:|---:|---|---|---:|---:|---|---:|---:|---|---:|---|---|",
+        "|---|---|---:|---:|---|---|---:|---:|---|---:|---:|---|---:|---|---|",
     ]
     for name, entry in results.items():
         expect, run = entry["expect"], entry["runs"][-1]
@@ -292,6 +303,7 @@ def table(results: Json) -> str:
         hardware = run["about"]["hardware"]
         cells = [
             name,
+            run["counts"].get("form") or "—",
             f"{run['counts']['parameters']:,}",
             f"{run['counts']['multiply_adds']:,}",
             f"{run['about']['choices']['data']}: {sizes}",

@@ -15,6 +15,20 @@ from zoo.tasks.engine import Engine, Optimization
 Batch = dict[str, Tensor]
 
 
+def frozen_norms(network: nn.Module) -> list[nn.Module]:
+    """The batch norms whose parameters are all frozen."""
+    found: list[nn.Module] = []
+    for module in network.modules():
+        parameters = list(module.parameters())
+        if (
+            isinstance(module, nn.modules.batchnorm._NormBase)
+            and parameters
+            and not any(p.requires_grad for p in parameters)
+        ):
+            found.append(module)
+    return found
+
+
 class Task(pl.LightningModule):
     """A learning problem: a network, its loss and its metrics.
 
@@ -52,6 +66,7 @@ class Task(pl.LightningModule):
         if optimization is not None:
             self.engine = Engine(network, optimization)
             self.ema = self.engine.average
+        self.frozen_norms = frozen_norms(network)
         self.split_loss = MeanMetric()
         self.split_metrics = self.metrics()
 
@@ -89,6 +104,13 @@ class Task(pl.LightningModule):
 
     # Training -------------------------------------------------------------------------------------------------------
 
+    def train(self, mode: bool = True) -> "Task":
+        """Frozen batch norms keep their statistics: they stay in evaluation mode."""
+        super().train(mode)
+        for norm in self.frozen_norms:
+            norm.eval()
+        return self
+
     def configure_optimizers(self) -> Any:
         assert self.engine is not None
         return self.engine.optimizer
@@ -96,6 +118,7 @@ class Task(pl.LightningModule):
     def on_train_start(self) -> None:
         trainer = self.trainer
         assert self.engine is not None
+        self.train()
         self.engine.attach(trainer, int(trainer.num_training_batches))
         self.engine_epoch, self.epoch_key = -1, 0
         self.logged_at = self.engine.step_count

@@ -43,7 +43,8 @@ class Classification(Task):
 
     `loss`: cross_entropy, focal (Lin et al. 2017, 1708.02002) or hinge (Weston & Watkins 1999). `class_weights` is a
     list of K numbers or `balanced`, which weighs every class by n / (K · n_class) of the training split. `mixup_alpha`
-    and `cutmix_alpha` mix training examples (zoo/mixing.py) and need a loss that takes soft targets.
+    and `cutmix_alpha` mix training examples (zoo/mixing.py) and need a loss that takes soft targets. `aux_weight` is
+    that of each auxiliary head's loss, where a network gives `{"logits", "aux"}` in training.
     """
 
     monitor = "val/accuracy"
@@ -63,6 +64,7 @@ class Classification(Task):
         hinge_margin: float = 1.0,
         mixup_alpha: float = 0.0,
         cutmix_alpha: float = 0.0,
+        aux_weight: float = 0.3,
         optimization: Optimization | None = None,
         facts: dict[str, Any] | None = None,
         seed: int = 0,
@@ -89,7 +91,9 @@ class Classification(Task):
             raise ValueError(
                 f"cutmix_alpha={cutmix_alpha}: cutmix pastes image patches and this data has no images; use mixup_alpha"
             )
-        self.mixup_alpha, self.cutmix_alpha = mixup_alpha, cutmix_alpha
+        if aux_weight < 0:
+            raise ValueError(f"aux_weight={aux_weight}: must be 0 or more")
+        self.mixup_alpha, self.cutmix_alpha, self.aux_weight = mixup_alpha, cutmix_alpha, aux_weight
         self.criterion = losses.classification(
             loss,
             label_smoothing=label_smoothing,
@@ -99,8 +103,13 @@ class Classification(Task):
         )
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        logits = network(batch["input"])  # (B, K)
-        return self.criterion(logits, batch["target"]), {"logits": logits.detach()}
+        output, target = network(batch["input"]), batch["target"]
+        if isinstance(output, Tensor):  # (B, K)
+            return self.criterion(output, target), {"logits": output.detach()}
+        loss = self.criterion(output["logits"], target)
+        for logits in output["aux"]:
+            loss = loss + self.aux_weight * self.criterion(logits, target)
+        return loss, {"logits": output["logits"].detach()}
 
     def prepare_batch(self, batch: Batch, seed: int) -> Batch:
         if not (self.mixup_alpha or self.cutmix_alpha):

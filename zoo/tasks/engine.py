@@ -5,8 +5,8 @@ Python attributes. State that must survive a restart is in `state_dict`; everyth
 """
 
 import copy
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -25,7 +25,7 @@ class Optimization:
     `optimizer` makes the optimizer from parameters or parameter groups. `clip` bounds the gradient's norm or each of
     its values. `ema_decay` averages the weights, θ' ← d·θ' + (1 − d)·θ, with d = min(ema_decay, (1 + t)/(10 + t)) so
     that the first steps do not weigh on a short run. `l1`, `l2` add l1·Σ|w| + l2/2·Σw² over the weights (not biases
-    and norms).
+    and norms). `rates` gives parameters, by name, a factor on the learning rate.
     """
 
     optimizer: Callable[[Iterable[Any]], Optimizer]
@@ -38,6 +38,7 @@ class Optimization:
     l1: float = 0.0
     l2: float = 0.0
     max_steps: int = -1
+    rates: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.accumulate < 1:
@@ -56,14 +57,20 @@ class Optimization:
             raise ValueError(f"trainer.max_steps={self.max_steps}: must be at least 1, or -1 to let max_epochs decide")
 
 
-def parameter_groups(network: nn.Module, weight_decay_on: str) -> list[dict[str, Any]]:
-    """All trainable parameters; with `weights`, biases and norms (one axis or none) go to a group without decay."""
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    if weight_decay_on == "all":
-        return [{"params": parameters}]
-    groups = [{"params": [p for p in parameters if p.ndim > 1]}]
-    rest = [p for p in parameters if p.ndim <= 1]
-    return [*groups, {"params": rest, "weight_decay": 0.0}] if rest else groups
+def parameter_groups(network: nn.Module, weight_decay_on: str, rates: Mapping[str, float]) -> list[dict[str, Any]]:
+    """All trainable parameters, a group for each `rate`, the factor on its learning rate.
+
+    With `weights`, biases and norms (one axis or none) go to groups of their own without decay.
+    """
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            decays = weight_decay_on == "all" or parameter.ndim > 1
+            groups.setdefault((rates.get(name, 1.0), decays), []).append(parameter)
+    return [
+        {"params": parameters, "rate": rate, **({} if decays else {"weight_decay": 0.0})}
+        for (rate, decays), parameters in sorted(groups.items(), key=lambda item: (-item[0][0], not item[0][1]))
+    ]
 
 
 class Engine:
@@ -74,9 +81,10 @@ class Engine:
         self.average: nn.Module | None = None
         if optimization.ema_decay is not None:
             self.average = copy.deepcopy(network).requires_grad_(False)
-        self.optimizer = optimization.optimizer(parameter_groups(network, optimization.weight_decay_on))
+        groups = parameter_groups(network, optimization.weight_decay_on, optimization.rates)
+        self.optimizer = optimization.optimizer(groups)
         for group in self.optimizer.param_groups:
-            group["initial_lr"] = group["lr"]
+            group["initial_lr"] = group["lr"] * group["rate"]
         self.step_count = 0
         self.multiplier = 1.0
         self.grad_norm: Tensor | None = None  # of the last step for which it was asked

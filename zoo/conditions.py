@@ -1,0 +1,46 @@
+"""What must hold before a run starts, where it is nobody's argument and therefore nobody else's to check."""
+
+from typing import Any
+
+from hydra.utils import get_class
+from torch import nn
+
+from zoo.errors import ZooError
+
+
+def check_ranges(config: dict[str, Any]) -> None:
+    """Refuse what is nobody's argument and therefore nobody's to check."""
+    wanted = config["train_examples"]
+    if wanted is not None and (wanted <= 0 or (isinstance(wanted, float) and wanted > 1)):
+        raise ZooError(f"train_examples={wanted}: must be a number of examples, at least 1, or a share between 0 and 1")
+    patience = config["early_stopping"]["patience"]
+    if patience is not None and patience < 1:
+        raise ZooError(f"early_stopping.patience={patience}: must be at least 1, or null for none")
+    waits = patience is not None or "Plateau" in config["scheduler"]["_target_"]
+    for limit in ("limit_train_batches", "limit_val_batches"):
+        if config["trainer"][limit] == 0 and (limit == "limit_train_batches" or waits):
+            raise ZooError(f"trainer.{limit}=0: must be more than 0, as this run needs those batches")
+    if config["model"].get("weights") is not None and "LSUV" in config["init"]["_target_"]:
+        raise ZooError("init=lsuv would overwrite model.weights: choose one of them")
+    if (config["trainer"]["max_epochs"] or -1) < 1 and config["trainer"]["max_steps"] < 1:
+        raise ZooError("trainer.max_epochs and trainer.max_steps: one of them must be at least 1")
+
+
+def check_facts(config: dict[str, Any], data: Any) -> None:
+    """Refuse data that lack what the task needs."""
+    for fact, advice in getattr(get_class(config["task"]["_target_"]), "needs", {}).items():
+        if not data.facts.get(fact):
+            raise ZooError(f"data.{fact} is missing: {advice}.")
+    given, there = config["model"].get("num_classes"), data.facts.get("num_classes")
+    if given is not None and there is not None and given < there:
+        raise ZooError(f"model.num_classes={given}: must be at least {there}, the number of classes in the data")
+
+
+def check_sizes(network: nn.Module, data: Any) -> None:
+    """Refuse splits and batches too small to compute with."""
+    for split in ("train", "val"):
+        if split in data.splits and data.size(split) < 2:
+            raise ZooError(f"The {split} split has {data.size(split)} example: must have at least 2; give more data.")
+    batch_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+    if batch_norm and data.batch_size < 2:
+        raise ZooError(f"data.batch_size={data.batch_size}: must be at least 2 for a network with batch normalisation")

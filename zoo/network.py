@@ -1,0 +1,44 @@
+"""A network from a config: built, changed, and for a fresh run given its first weights."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.build import build
+from zoo.errors import ZooError
+from zoo.randomness import key
+from zoo.swaps import swap
+
+
+def construct(config: dict[str, Any]) -> nn.Module:
+    """The network that `model` and `swap` describe, its weights a function of `seed`: all that a checkpoint needs."""
+    torch.manual_seed(key(config["seed"], "init"))
+    network = build({name: value for name, value in config["model"].items() if name != "weights"}, "model")()
+    try:
+        return swap(network, **config.get("swap", {}))
+    except ValueError as error:
+        raise ZooError(str(error)) from error
+
+
+def initialise(network: nn.Module, config: dict[str, Any], inputs: Tensor | None = None) -> None:
+    """Fill the weights as the `init` option says; `inputs` (B, …) are training examples for one that looks at them."""
+    try:
+        build(config["init"], "init")()(
+            network, torch.Generator().manual_seed(key(config["seed"], "initialiser")), inputs
+        )
+    except ValueError as error:
+        raise ZooError(f"init: {error}") from error
+
+
+def needs_inputs(config: dict[str, Any]) -> bool:
+    """Whether the `init` option looks at training examples."""
+    return build(config["init"], "init")().needs_inputs
+
+
+def make_fast(network: nn.Module) -> nn.Module:
+    """Channels last; on CUDA also compilation in place, which keeps the keys of the state dict."""
+    network = network.to(memory_format=torch.channels_last)
+    if torch.cuda.is_available():
+        network.compile()
+    return network

@@ -1,0 +1,111 @@
+"""What a run says about itself: its description, its header, its scores, and the files these are written to."""
+
+import logging
+import os
+import platform
+import shlex
+import subprocess
+import time
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from zoo.summary import summarize
+
+
+def to_plain(cfg: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file aside and rename it, so that it is never there in part."""
+    aside = path.with_name(f".{path.name}.tmp")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)
+
+
+def versions() -> dict[str, str]:
+    packages = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def describe_run(config: dict[str, Any], choices: dict[str, str], command: list[str]) -> dict[str, Any]:
+    """Command, commit, versions, hardware: what somebody needs to repeat the run."""
+    try:
+        here = Path(__file__).parent
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, timeout=10
+        )
+        commit_name = commit.stdout.strip() or None
+    except (OSError, subprocess.TimeoutExpired):
+        commit_name = None
+    hardware = {"machine": platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    if torch.cuda.is_available():
+        hardware["gpu"] = torch.cuda.get_device_name()
+    return {
+        "command": command,
+        "choices": choices,
+        "seed": config["seed"],
+        "commit": commit_name,
+        "versions": versions(),
+        "hardware": hardware,
+        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+
+
+def quieten_lightning() -> None:
+    """Lightning's tips and device lines are not for the reader of a run; its errors still are."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)  # profiler=simple prints its table there
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", module="lightning_fabric")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*`dataloader_iter` step flavor.*")  # zoo/tasks/base.py says why
+
+
+def print_header(choices: dict[str, str], network: nn.Module, data: Any, folder: Path) -> None:
+    """Say what runs on what; the network layer by layer goes to model.txt."""
+    one = torch.zeros(1, dtype=torch.int64)
+    summary = summarize(network, data.splits["train"].batch(0, one, one)["input"])
+    write_whole(folder / "model.txt", summary.table() + "\n")
+    form = getattr(network, "form", None)
+    sizes = ", ".join(f"{data.size(split):,} {split}" for split in data.splits)
+    size = f"{summary.trainable:,} trainable parameters, {summary.multiply_adds:,} multiply-adds"
+    print(f"{choices.get('model', 'model')}{f' ({form})' if form else ''}: {size}")
+    print(f"{choices.get('data', 'data')}: {sizes}")
+    print(f"run folder: {folder}", flush=True)
+
+
+def print_scores(scores: dict[str, float], folder: Path) -> None:
+    for name, value in scores.items():
+        print(f"{name} {value:.6g}")
+    print(f"run folder: {folder}")
+    print(f"next: python evaluate.py ckpt_path={shlex.quote(str(folder))}")
+    print("      tensorboard --logdir runs", flush=True)
+
+
+def hyper_parameters(config: dict[str, Any], choices: dict[str, str]) -> dict[str, Any]:
+    """What a person compares runs by, for TensorBoard's table: options by name, and numbers; no facts, no paths."""
+    kept = ("seed", "ema_decay", "fast", "penalty", "augment", "init", "model", "optimizer", "scheduler", "task")
+    numbers: dict[str, Any] = {name: config[name] for name in kept}
+    numbers["data"] = {"batch_size": config["data"]["batch_size"]}
+    numbers["trainer"] = {name: config["trainer"][name] for name in ("max_epochs", "max_steps", "precision")}
+    flat = flatten(numbers)
+    return choices | {name: value for name, value in flat.items() if "_target_" not in name}
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys joined by dots, for TensorBoard's table of hyper-parameters: numbers, switches and names only."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        elif isinstance(value, bool | int | float | str):
+            flat[prefix + name] = value
+    return flat
