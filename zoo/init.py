@@ -1,8 +1,8 @@
 """Initialisations of a whole network, to compare what the first weights do.
 
-Each is called once on the built network with a generator. It fills the weights of every linear, convolutional and
-recurrent layer and of attention's projections, and makes their biases zero. Normalisation layers, embeddings, frozen
-parameters and buffers are left alone.
+Each is called once on the built network with a generator, and with a batch of inputs where `needs_inputs` is true. It
+fills the weights of every linear, convolutional and recurrent layer and of attention's projections, and makes their
+biases zero. Normalisation layers, embeddings, frozen parameters and buffers are left alone.
 
 Weights that hold several matrices are filled one matrix at a time: the gates of a recurrent layer, the projections of
 attention, the groups of a convolution. fan_in is the number of inputs to a unit and fan_out the number of units an
@@ -13,11 +13,13 @@ transposed convolutions, and count the fan_out of all groups or gates together. 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from zoo.swaps import NOISE
 
 _LAYERS = (nn.Linear, _ConvNd, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 
@@ -26,7 +28,9 @@ _LAYERS = (nn.Linear, _ConvNd, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention
 class Default:
     """The model's own initialisation, as its file or PyTorch has it: nothing is changed."""
 
-    def __call__(self, network: nn.Module, generator: torch.Generator) -> None:
+    needs_inputs: ClassVar[bool] = False
+
+    def __call__(self, network: nn.Module, generator: torch.Generator, inputs: Tensor | None = None) -> None:
         return
 
 
@@ -34,10 +38,12 @@ class Default:
 class Init:
     """Base: walks over the network and calls `fill` on every matrix. Raises ValueError if the network has none."""
 
+    needs_inputs: ClassVar[bool] = False  # whether `inputs`, a batch (B, …) of training examples, must be given
+
     zero_bias: bool = True  # false leaves the biases as the model has them
 
     @torch.no_grad()
-    def __call__(self, network: nn.Module, generator: torch.Generator) -> None:
+    def __call__(self, network: nn.Module, generator: torch.Generator, inputs: Tensor | None = None) -> None:
         filled = 0
         for module in network.modules():
             if not isinstance(module, _LAYERS):
@@ -137,6 +143,82 @@ class Orthogonal(Init):
 
     def fill(self, matrix: Tensor, fan_in: int, fan_out: int, generator: torch.Generator) -> None:
         nn.init.orthogonal_(matrix, self.gain, generator=generator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LSUV(Init):
+    """Layer-sequential unit variance. Mishkin & Matas 2015, "All you need is a good init", 1511.06422, algorithm 1.
+
+    Orthonormal weights first. Then, from the first layer called to the last, the weights of each linear or
+    convolutional layer are divided by the standard deviation of its outputs over the whole batch, until their variance
+    is within `tol` of 1. The inputs should have variance 1 themselves, and be a few hundred. Batch norms run on the
+    batch's statistics and keep their own; dropout is off; the network's mode stays as it is.
+
+    A layer that several places share is measured where it is called first. Left orthonormal are layers that are not
+    called as modules, recurrent layers, attention, and layers whose outputs do not vary, as behind a gamma of 0.
+
+    Raises ValueError without inputs, and if a layer is not there after `max_tries` divisions, as one whose biases alone
+    vary more than 1.
+    """
+
+    needs_inputs: ClassVar[bool] = True
+
+    tol: float = 0.1
+    max_tries: int = 10
+
+    def __post_init__(self) -> None:
+        _check_positive("tol", self.tol)
+        if self.max_tries < 1:
+            raise ValueError(f"max_tries={self.max_tries}: must be at least 1")
+
+    @torch.no_grad()
+    def __call__(self, network: nn.Module, generator: torch.Generator, inputs: Tensor | None = None) -> None:
+        if inputs is None:
+            raise ValueError("init=LSUV: must be given a batch of inputs")
+        super().__call__(network, generator)
+        modes = {module: module.training for module in network.modules()}
+        buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+        names = {module: name for name, module in network.named_modules()}
+        done: set[nn.Parameter] = set()
+
+        def scale(layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+            """Scale a layer's weight at its first call, and let the later layers see what it gives then."""
+            weight = layer._parameters.get("weight")
+            if weight is None or weight in done or not weight.requires_grad:
+                return output
+            done.add(weight)
+            for _ in range(self.max_tries):
+                variance = output.var(correction=0).item()
+                if variance == 0 or abs(variance - 1) < self.tol:
+                    return output
+                weight.div_(math.sqrt(variance))
+                output = layer.forward(*args)
+            variance = output.var(correction=0).item()
+            if not abs(variance - 1) < self.tol:
+                raise ValueError(
+                    f"init=LSUV: the outputs of {names[layer]} have variance {variance:.3g} after "
+                    f"max_tries={self.max_tries}; use zero_bias=true, or more tries or tolerance"
+                )
+            return output
+
+        layers = [module for module in network.modules() if isinstance(module, nn.Linear | _ConvNd)]
+        hooks = [layer.register_forward_hook(scale) for layer in layers]
+        try:
+            network.train()
+            for module in network.modules():
+                if isinstance(module, NOISE):
+                    module.eval()
+            network(inputs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+            for module, mode in modes.items():
+                module.training = mode
+            for buffer, value in buffers:
+                buffer.copy_(value)
+
+    def fill(self, matrix: Tensor, fan_in: int, fan_out: int, generator: torch.Generator) -> None:
+        nn.init.orthogonal_(matrix, generator=generator)
 
 
 @dataclass(frozen=True, kw_only=True)
