@@ -102,6 +102,8 @@ WRONG = {
     "optimizer.betas=[0.9,x]": "[a number, a number]",
     "data.batch_size=0": "1 or more",
     "data.num_workers=-1": "0 or more",
+    "data.btach_size=3": "Did you mean data.batch_size?",  # inherited from a base of the data set's class
+    "data.seed=x": "whole number",
     "data.class_names=3": "a list",
     "penalty={l3: 1}": "there is no key penalty.l3. Did you mean penalty.l1?",
     "augment.shift=x": "whole number",
@@ -319,6 +321,14 @@ def test_signatures_agree_with_what_is_imported() -> None:
         named = [p for p in real if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
         assert list(read.parameters) == [p.name for p in named], target
         assert [p.default is None for p in read.parameters.values()] == [p.default is p.empty for p in named], target
+
+
+def test_signature_of_a_dataclass_is_its_fields_and_those_of_its_bases() -> None:
+    read = signature("zoo.data.torchvision_sets.CIFAR10")
+    assert read is not None
+    assert {"root", "val_size", "mean", "batch_size"} <= set(read.parameters)  # of three classes
+    assert not {"source", "instead"} & set(read.parameters)  # of the class, no arguments
+    assert not read.is_open
 
 
 def test_signature_follows_star_imports_and_refuses_what_is_not_there() -> None:

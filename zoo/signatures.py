@@ -173,13 +173,14 @@ def _of(found: Found) -> Signature | None:
         fields = [statement for statement in node.body if isinstance(statement, ast.AnnAssign)]
         for field in fields:
             no_argument = field.value is not None and "init=False" in ast.unparse(field.value)
+            no_argument |= "ClassVar" in ast.unparse(field.annotation)
             if isinstance(field.target, ast.Name) and not no_argument:
                 inherited[field.target.id] = Parameter(found.module, field.annotation, field.value)
     return Signature(inherited, False)
 
 
 def _of_base(module: str, base: ast.expr) -> Signature | None:
-    if ast.unparse(base) in ("object", "nn.Module", "torch.nn.Module", "ABC", "Protocol"):
+    if ast.unparse(base) in ("object", "nn.Module", "torch.nn.Module", "pl.LightningDataModule", "ABC", "Protocol"):
         return Signature({}, False)
     if not isinstance(base, ast.Name):
         return None

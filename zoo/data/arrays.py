@@ -1,7 +1,7 @@
 """Data that fits in memory: a split over two tensors, and the data module of such splits."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -73,43 +73,14 @@ def stratified(targets: Tensor, held_out: int, *, seed: int) -> tuple[Tensor, Te
     return order[~chosen[order]], order[chosen[order]]
 
 
+@dataclass(kw_only=True, eq=False)
 class ArrayDataModule(DataModule):
     """A data module whose splits fit in memory. A subclass implements `arrays`; facts left None come from them."""
 
-    def __init__(
-        self,
-        *,
-        batch_size: int = 64,
-        eval_batch_size: int = 500,
-        num_workers: int = 0,
-        split_seed: int = 0,
-        seed: int = 0,
-        augment: Mapping[str, Any] | None = None,
-        channels: int | None = None,
-        image_size: int | None = None,
-        num_features: int | None = None,
-        num_classes: int | None = None,
-        class_names: Sequence[str] | None = None,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
-            seed=seed,
-            facts={
-                "channels": channels,
-                "image_size": image_size,
-                "num_features": num_features,
-                "num_classes": num_classes,
-                "class_names": None if class_names is None else list(class_names),
-                "mean": None if mean is None else list(mean),
-                "std": None if std is None else list(std),
-            },
-        )
-        self.split_seed = split_seed
-        self.augment = Augment(seed=seed, **augment) if augment else None
+    channels: int | None = None
+    image_size: int | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
 
     def arrays(self) -> dict[str, Arrays]:
         """The inputs and targets of each split: train, val and test, those there are."""
@@ -124,31 +95,27 @@ class ArrayDataModule(DataModule):
                 targets,
                 mean=self.facts["mean"],
                 std=self.facts["std"],
-                augment=self.augment if name == "train" else None,
+                augment=self.augmentation if name == "train" else None,
             )
             for name, (inputs, targets) in arrays.items()
         }
 
     def _complete_facts(self, inputs: Tensor, targets: Tensor) -> None:
         """Fill in what no config states, and refuse what contradicts the training examples."""
-        found: dict[str, Any] = {"num_features": inputs[0].numel()}
+        self.state({"num_features": inputs[0].numel()})
         if inputs.ndim == 4:
-            found |= {"channels": inputs.shape[1], "image_size": inputs.shape[-1]}
+            self.state({"channels": inputs.shape[1], "image_size": inputs.shape[-1]})
         if targets.dtype == torch.int64:
-            found["num_classes"] = int(targets.max()) + 1
-            found["class_names"] = [str(label) for label in range(found["num_classes"])]
-        for name in ("num_features", "channels", "image_size", "num_classes"):
-            stated = self.facts[name]
-            if stated is not None and name in found and stated != found[name]:
+            classes = int(targets.max()) + 1
+            self.state({"num_classes": classes})
+            names = self.facts["class_names"] = self.facts["class_names"] or [str(label) for label in range(classes)]
+            if len(names) != classes:
                 raise ZooError(
-                    f"data.{name}={stated}: these data have {found[name]}; leave the value as the data set states it."
+                    f"data.class_names has {len(names)} names: these data have {classes} classes; name each."
                 )
-        names, classes = self.facts["class_names"], found.get("num_classes")
-        if names and classes and len(names) != classes:
-            raise ZooError(f"data.class_names has {len(names)} names: these data have {classes} classes; name each.")
         if self.facts["mean"] is None or self.facts["std"] is None:
-            found |= dict(zip(("mean", "std"), statistics(inputs), strict=True))
-        self.facts |= {name: value for name, value in found.items() if self.facts[name] is None}
+            mean, std = statistics(inputs)
+            self.facts |= {"mean": self.facts["mean"] or mean, "std": self.facts["std"] or std}
 
 
 def statistics(inputs: Tensor) -> tuple[list[float], list[float]]:

@@ -6,6 +6,7 @@ be right stops the run, named by its line in the file, and a column or row that 
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from zoo.errors import ZooError
 _FEWEST_ROWS = 10
 
 
+@dataclass(kw_only=True, eq=False)
 class CsvTable(OwnData):
     """The table in `path`: `target` is predicted from the other columns, as a class or, `kind` regression, a number.
 
@@ -38,66 +40,30 @@ class CsvTable(OwnData):
     (target - target_mean) / target_std, two facts from the training rows; without, they are 0 and 1.
     """
 
-    def __init__(
-        self,
-        *,
-        path: str | None = None,
-        target: str | None = None,
-        kind: str = "classification",
-        separator: str = "auto",
-        encoding: str = "utf-8",
-        categorical: Sequence[str] = (),
-        ignore: Sequence[str] = (),
-        max_categories: int = 100,
-        drop_missing_target: bool = False,
-        standardize_target: bool = True,
-        batch_size: int = 64,
-        eval_batch_size: int = 500,
-        num_workers: int = 0,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.2,
-        split_seed: int = 0,
-        seed: int = 0,
-        num_features: int | None = None,
-        num_classes: int | None = None,
-        class_names: Sequence[str] | None = None,
-        feature_names: Sequence[str] | None = None,
-        target_mean: float | None = None,
-        target_std: float | None = None,
-        columns: Sequence[Mapping[str, Any]] | None = None,
-        fingerprint: str | None = None,
-    ) -> None:
-        if kind not in ("classification", "regression"):
-            raise ValueError(f"kind={kind}: must be classification or regression")
-        if separator not in ("auto", *SEPARATORS, *SEPARATORS.values()):
-            raise ValueError(f"separator={separator!r}: must be auto, {', '.join(SEPARATORS)} or the character itself")
-        super().__init__(
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            split_seed=split_seed,
-            seed=seed,
-            facts={
-                "num_features": num_features,
-                "num_classes": num_classes,
-                "class_names": None if class_names is None else list(class_names),
-                "feature_names": None if feature_names is None else list(feature_names),
-                "target_mean": target_mean,
-                "target_std": target_std,
-                "columns": None if columns is None else [dict(column) for column in columns],
-                "fingerprint": fingerprint,
-            },
-        )
-        self.path, self.target, self.kind = path, target, kind
-        self.separator, self.encoding = separator, encoding
-        self.categorical, self.ignore, self.max_categories = (
-            [str(name) for name in categorical],
-            [str(name) for name in ignore],
-            max_categories,
-        )
-        self.drop_missing_target, self.standardize_target = drop_missing_target, standardize_target
+    path: str | None = None
+    target: str | None = None
+    kind: str = "classification"
+    separator: str = "auto"
+    encoding: str = "utf-8"
+    categorical: Sequence[str] = ()
+    ignore: Sequence[str] = ()
+    max_categories: int = 100
+    drop_missing_target: bool = False
+    standardize_target: bool = True
+    feature_names: Sequence[str] | None = None
+    target_mean: float | None = None
+    target_std: float | None = None
+    columns: Sequence[Mapping[str, Any]] | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("classification", "regression"):
+            raise ValueError(f"kind={self.kind}: must be classification or regression")
+        if self.separator not in ("auto", *SEPARATORS, *SEPARATORS.values()):
+            raise ValueError(
+                f"separator={self.separator!r}: must be auto, {', '.join(SEPARATORS)} or the character itself"
+            )
+        self.categorical, self.ignore = [str(name) for name in self.categorical], [str(name) for name in self.ignore]
+        super().__post_init__()
 
     @property
     def preprocessing(self) -> dict[str, Any]:

@@ -10,15 +10,14 @@ class folders stop the run unless `skip_bad_files` is on, and then each is named
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from zoo.data.arrays import ArraySplit
-from zoo.data.augment import Augment
 from zoo.data.image_files import SUFFIXES, FileSplit, Item, Scan, Unlabelled, decode_all, scan, traits, unreadable
 from zoo.data.loaders import Split
 from zoo.data.own import OwnData, listed, note
@@ -28,6 +27,7 @@ from zoo.randomness import key, permutation
 _STATISTICS_FROM = 5000  # training images, chosen by seed: enough for mean and std
 
 
+@dataclass(kw_only=True, eq=False)
 class ImageFolder(OwnData):
     """Images of `root` as uint8 (C, S, S), augmented and normalised a batch at a time.
 
@@ -39,56 +39,21 @@ class ImageFolder(OwnData):
     5,000 training images. Class names are the names of the folders, sorted.
     """
 
-    def __init__(
-        self,
-        *,
-        root: str | None = None,
-        labels: bool = True,
-        image_size: int = 64,
-        channels: int | None = None,
-        skip_bad_files: bool = False,
-        memory_limit_mb: float = 1000,
-        batch_size: int = 64,
-        eval_batch_size: int = 500,
-        num_workers: int = 0,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.2,
-        split_seed: int = 0,
-        seed: int = 0,
-        augment: Mapping[str, Any] | None = None,
-        num_features: int | None = None,
-        num_classes: int | None = None,
-        class_names: Sequence[str] | None = None,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        fingerprint: str | None = None,
-    ) -> None:
-        if image_size < 1:
-            raise ValueError(f"image_size={image_size}: must be at least 1 pixel")
-        if channels not in (None, 1, 3):
-            raise ValueError(f"channels={channels}: must be 1 (grey), 3 (colour) or null (as the files are)")
-        super().__init__(
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            split_seed=split_seed,
-            seed=seed,
-            facts={
-                "channels": channels,
-                "image_size": image_size,
-                "num_features": num_features,
-                "num_classes": num_classes,
-                "class_names": None if class_names is None else list(class_names),
-                "mean": None if mean is None else list(mean),
-                "std": None if std is None else list(std),
-                "fingerprint": fingerprint,
-            },
-        )
-        self.root, self.labels = root, labels
-        self.skip_bad_files, self.memory_limit_mb = skip_bad_files, memory_limit_mb
-        self.augment = Augment(seed=seed, **augment) if augment else None
+    root: str | None = None
+    labels: bool = True
+    image_size: int = 64
+    channels: int | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    skip_bad_files: bool = False
+    memory_limit_mb: float = 1000
+
+    def __post_init__(self) -> None:
+        if self.image_size < 1:
+            raise ValueError(f"image_size={self.image_size}: must be at least 1 pixel")
+        if self.channels not in (None, 1, 3):
+            raise ValueError(f"channels={self.channels}: must be 1 (grey), 3 (colour) or null (as the files are)")
+        super().__post_init__()
 
     def read(self) -> None:
         if self.root is None:
@@ -111,7 +76,7 @@ class ImageFolder(OwnData):
             self.facts["mean"], self.facts["std"] = self.facts["mean"] or mean, self.facts["std"] or std
         self.state({"num_features": channels * size * size})
         for name in (name for name in ("train", "val", "test") if name in indices):
-            part, augment = indices[name], self.augment if name == "train" else None
+            part, augment = indices[name], self.augmentation if name == "train" else None
             mean, std = self.facts["mean"], self.facts["std"]
             split: Split
             if images is not None:

@@ -1,46 +1,69 @@
 """The data module every data set is: splits in, loaders out, facts for the model."""
 
 import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pytorch_lightning as pl
 
+from zoo.data.augment import Augment
 from zoo.data.loaders import Loader, PositionSampler, Split
+from zoo.errors import ZooError
 
-Facts = dict[str, Any]
+# Arguments that a model, a task or a picture needs to know. Stated, or filled in from the files; all are primitives.
+FACTS = (
+    *("channels", "image_size", "num_features", "num_classes", "class_names", "feature_names", "mean", "std"),
+    *("target_mean", "target_std", "columns", "fingerprint"),
+)
 
 
+@dataclass(kw_only=True, eq=False)
 class DataModule(pl.LightningDataModule):
-    """Base of all data sets. A subclass implements `read`, which fills `self.splits` and completes `self.facts`.
+    """Base of all data sets, and the arguments that all of them take.
 
-    `facts` are what a model or a picture needs to know: channels, image_size, num_features, num_classes, class_names,
-    mean, std; a subclass passes those it states and fills in the others from the files. Values are primitives.
+    A subclass adds its arguments as fields, under the same decorator, and implements `read`, which fills `self.splits`
+    and completes `self.facts`. The fields keep what was asked for; `facts` says what holds.
     """
 
-    def __init__(
-        self,
-        *,
-        batch_size: int,
-        eval_batch_size: int = 500,
-        num_workers: int = 0,
-        seed: int = 0,
-        facts: Facts | None = None,
-    ) -> None:
+    batch_size: int = 64
+    eval_batch_size: int = 500
+    num_workers: int = 0
+    split_seed: int = 0
+    seed: int = 0
+    augment: Mapping[str, Any] | None = None  # arguments of `Augment`, for training examples
+    num_features: int | None = None
+    num_classes: int | None = None
+    class_names: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.num_workers, self.seed = num_workers, seed
-        self.facts: Facts = dict(facts or {})
+        self.facts: dict[str, Any] = {}
+        for name in (field.name for field in fields(self) if field.name in FACTS):
+            value = getattr(self, name)
+            self.facts[name] = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+        self.augmentation = Augment(seed=self.seed, **self.augment) if self.augment else None
         self.splits: dict[str, Split] = {}
         self.train_examples: int | float | None = None  # how many of the training examples to use, or which share
         for name in ("batch_size", "eval_batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-        if num_workers < 0:
-            raise ValueError(f"num_workers={num_workers}: must be 0 (this process) or more")
+        if self.num_workers < 0:
+            raise ValueError(f"num_workers={self.num_workers}: must be 0 (this process) or more")
 
     def read(self) -> None:
         """Read the data: set `self.splits` (train, val, test; those there are) and complete `self.facts`."""
         raise NotImplementedError
+
+    def state(self, found: Mapping[str, Any]) -> None:
+        """Fill in the facts left None; refuse one that contradicts what was found."""
+        for name, value in found.items():
+            if self.facts[name] is None:
+                self.facts[name] = value
+            elif self.facts[name] != value:
+                raise ZooError(
+                    f"data.{name}={self.facts[name]}: these data have {value}; leave it as the data set has it."
+                )
 
     @property
     def preprocessing(self) -> dict[str, Any]:

@@ -2,15 +2,15 @@
 
 import hashlib
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from zoo.data.arrays import stratified
-from zoo.data.module import DataModule, Facts
+from zoo.data.module import DataModule
 from zoo.errors import ZooError
 
 
@@ -26,6 +26,7 @@ def listed(items: Sequence[str], separator: str = ", ") -> str:
     return separator.join([*items[:5], *more])
 
 
+@dataclass(kw_only=True, eq=False)
 class OwnData(DataModule):
     """Base of `ImageFolder` and `CsvTable`: splits by `split_seed`, facts that a stored config may already state.
 
@@ -33,29 +34,19 @@ class OwnData(DataModule):
     its input as the training did, even where the files have changed since; then it says so.
     """
 
-    def __init__(
-        self,
-        *,
-        batch_size: int,
-        eval_batch_size: int,
-        num_workers: int,
-        val_fraction: float,
-        test_fraction: float,
-        split_seed: int,
-        seed: int,
-        facts: Facts,
-    ) -> None:
-        super().__init__(
-            batch_size=batch_size, eval_batch_size=eval_batch_size, num_workers=num_workers, seed=seed, facts=facts
-        )
-        self.fractions = {"test": test_fraction, "val": val_fraction}
-        self.split_seed = split_seed
+    val_fraction: float = 0.1
+    test_fraction: float = 0.2
+    fingerprint: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.fractions = {"test": self.test_fraction, "val": self.val_fraction}
         for name, fraction in self.fractions.items():
             if not 0 < fraction < 1:
                 raise ValueError(f"{name}_fraction={fraction}: must be above 0 and below 1")
-        if val_fraction + test_fraction >= 1:
+        if self.val_fraction + self.test_fraction >= 1:
             raise ValueError(
-                f"val_fraction={val_fraction}: must leave some for training beside {test_fraction} for test"
+                f"val_fraction={self.val_fraction}: must leave some for training beside {self.test_fraction} for test"
             )
 
     def divide(
@@ -80,14 +71,6 @@ class OwnData(DataModule):
                     f"of {', '.join(reversed(indices))}: add more, remove the class, or change the fractions."
                 )
         return indices
-
-    def state(self, found: Mapping[str, Any]) -> None:
-        """Fill in the facts left None; refuse one that contradicts what was found."""
-        for name, value in found.items():
-            if self.facts[name] is None:
-                self.facts[name] = value
-            elif self.facts[name] != value:
-                raise ZooError(f"data.{name}={self.facts[name]}: these data have {value}; leave it null.")
 
     def identify(self, source: str, content: bytes) -> None:
         """Set the fact `fingerprint`; say so where it is not the one that a stored config states."""

@@ -1,7 +1,6 @@
 """A small made-up data set that models can learn, for tests and trials."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from zoo.data.arrays import ArrayDataModule, Arrays
 from zoo.randomness import key, normal, uniform
 
 
+@dataclass(kw_only=True, eq=False)
 class Synthetic(ArrayDataModule):
     """Seeded examples of one of three kinds, as many as asked for.
 
@@ -18,50 +18,28 @@ class Synthetic(ArrayDataModule):
     a Gaussian cloud, float32 (num_features,). regression: a linear function of a Gaussian vector plus noise, (1,).
     """
 
-    def __init__(
-        self,
-        *,
-        kind: str = "images",
-        train_size: int = 256,
-        val_size: int = 64,
-        test_size: int = 64,
-        batch_size: int = 32,
-        eval_batch_size: int = 500,
-        num_workers: int = 0,
-        split_seed: int = 0,
-        seed: int = 0,
-        augment: Mapping[str, Any] | None = None,
-        channels: int | None = 1,
-        image_size: int | None = 28,
-        num_features: int | None = None,
-        num_classes: int | None = 10,
-        class_names: Sequence[str] | None = None,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-    ) -> None:
-        if kind not in ("images", "vectors", "regression"):
-            raise ValueError(f"kind={kind}: must be images, vectors or regression")
-        self.sizes = {"train": train_size, "val": val_size, "test": test_size}
+    kind: str = "images"
+    train_size: int = 256
+    val_size: int = 64
+    test_size: int = 64
+    batch_size: int = 32
+    channels: int | None = 1
+    image_size: int | None = 28
+    num_classes: int | None = 10
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("images", "vectors", "regression"):
+            raise ValueError(f"kind={self.kind}: must be images, vectors or regression")
+        self.sizes = {"train": self.train_size, "val": self.val_size, "test": self.test_size}
         for name, size in self.sizes.items():
             if size < 1:
                 raise ValueError(f"{name}_size={size}: must be at least 1")
-        images = kind == "images"
-        super().__init__(
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
-            split_seed=split_seed,
-            seed=seed,
-            augment=augment,
-            channels=(channels or 1) if images else None,
-            image_size=(image_size or 28) if images else None,
-            num_features=num_features if images else num_features or 16,
-            num_classes=1 if kind == "regression" else num_classes or 10,
-            class_names=class_names,
-            mean=mean,
-            std=std,
-        )
-        self.kind = kind
+        if self.kind == "images":
+            self.channels, self.image_size = self.channels or 1, self.image_size or 28
+        else:
+            self.channels, self.image_size, self.num_features = None, None, self.num_features or 16
+        self.num_classes = 1 if self.kind == "regression" else self.num_classes or 10
+        super().__post_init__()
 
     def arrays(self) -> dict[str, Arrays]:
         counter = torch.arange(sum(self.sizes.values()))

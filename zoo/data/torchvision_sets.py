@@ -1,11 +1,11 @@
 """MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100: found or downloaded by torchvision, then kept in memory."""
 
 import io
-from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,50 +15,17 @@ from zoo.data.arrays import ArrayDataModule, Arrays, stratified
 from zoo.errors import ZooError
 
 
+@dataclass(kw_only=True, eq=False)
 class _TorchvisionSet(ArrayDataModule):
     """The official training part, less `val_size` stratified examples for validation, and the official test part.
 
     `root` is the folder of torchvision's datasets. Files in place are used; absent ones are downloaded.
     """
 
-    source: type[datasets.VisionDataset]
-    instead = "digits"  # the embedded set to take where there is no network
-
-    def __init__(
-        self,
-        *,
-        root: str = "downloads",
-        val_size: int = 5000,
-        batch_size: int = 64,
-        eval_batch_size: int = 500,
-        num_workers: int = 0,
-        split_seed: int = 0,
-        seed: int = 0,
-        augment: Mapping[str, Any] | None = None,
-        channels: int | None = None,
-        image_size: int | None = None,
-        num_features: int | None = None,
-        num_classes: int | None = None,
-        class_names: Sequence[str] | None = None,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
-            split_seed=split_seed,
-            seed=seed,
-            augment=augment,
-            channels=channels,
-            image_size=image_size,
-            num_features=num_features,
-            num_classes=num_classes,
-            class_names=class_names,
-            mean=mean,
-            std=std,
-        )
-        self.root, self.val_size = root, val_size
+    root: str = "downloads"
+    val_size: int = 5000
+    source: ClassVar[type[datasets.VisionDataset]]
+    instead: ClassVar[str] = "digits"  # the embedded set to take where there is no network
 
     def arrays(self) -> dict[str, Arrays]:
         (inputs, targets), test = self._part(train=True), self._part(train=False)
