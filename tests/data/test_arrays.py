@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from zoo.data.arrays import ArrayDataModule, Arrays, ArraySplit, statistics, stratified
+from zoo.data.arrays import ArrayDataModule, Arrays, ArraySplit, statistics
 from zoo.data.augment import Augment
+from zoo.data.splits import balanced, stratified
 from zoo.data.synthetic import Synthetic
 from zoo.errors import ZooError
 
@@ -78,6 +79,53 @@ def test_stratified_is_seeded_and_mixes_within_the_classes() -> None:
     assert len(targets[first[:10]].unique()) == len(targets[rest[:10]].unique()) == 2
 
 
+@pytest.mark.parametrize(
+    ("count", "expected"), [(0, [0, 0, 0]), (3, [1, 1, 1]), (7, [3, 2, 2]), (12, [6, 2, 4]), (99, [50, 2, 40])]
+)
+def test_a_small_part_has_as_many_of_each_class_as_there_are(count: int, expected: list[int]) -> None:
+    order = torch.randperm(92, generator=torch.Generator().manual_seed(0))
+    targets = torch.repeat_interleave(torch.arange(3), torch.tensor([50, 2, 40]))[order]
+    chosen = balanced(targets, count)
+    found = torch.bincount(targets[chosen], minlength=3).tolist()
+    assert sum(found) == sum(expected)
+    assert max(abs(a - b) for a, b in zip(found, expected, strict=True)) <= 1
+    for label in range(3):  # the first of the class, in the order they had
+        members = torch.nonzero(targets == label)[:, 0]
+        assert torch.equal(chosen[targets[chosen] == label], members[: found[label]])
+    assert torch.equal(chosen, chosen.sort().values)
+    assert set(chosen.tolist()) <= set(balanced(targets, count + 5).tolist())
+
+
+@pytest.mark.parametrize("wanted", [9, 0.3])
+def test_train_examples_are_the_first_of_each_class(wanted: float) -> None:
+    class Sorted(ArrayDataModule):
+        def arrays(self) -> dict[str, Arrays]:
+            return {"train": (images(), torch.arange(30) // 10), "val": (images()[:10], torch.arange(10) // 4)}
+
+    data = Sorted(batch_size=9)
+    data.setup()
+    everyone = data.indices("train")
+    data.train_examples = wanted
+    assert torch.equal(everyone, torch.arange(30))
+    assert (data.size("train"), data.size("val")) == (9, 10)
+    expected = torch.tensor([0, 1, 2, 10, 11, 12, 20, 21, 22])
+    for training in (True, False):
+        loader = data.loader("train", training=training)
+        ((_, positions, indices),) = loader.sampler
+        assert torch.equal(positions, torch.arange(9))
+        assert torch.equal(indices if not training else indices.sort().values, expected)
+        assert torch.equal(next(iter(loader))["target"], indices // 10)
+    data.train_examples = 100
+    assert data.size("train") == 30
+
+
+def test_train_examples_without_classes_are_the_first() -> None:
+    data = Synthetic(kind="regression")
+    data.setup()
+    data.train_examples = 7
+    assert torch.equal(data.indices("train"), torch.arange(7))
+
+
 def test_statistics_are_those_of_numpy() -> None:
     values = images().numpy() / 255
     mean, std = statistics(images())
@@ -140,6 +188,15 @@ def test_only_training_is_augmented() -> None:
     torch.testing.assert_close(data.splits["val"].batch(0, first, first)["input"], images()[:10].float() / 255)
 
 
+def test_training_needs_training_examples() -> None:
+    data = Small(batch_size=4)
+    data.setup()
+    del data.splits["train"]
+    data.setup("test")
+    with pytest.raises(ZooError, match="no examples to train on, only val"):
+        data.setup("fit")
+
+
 @pytest.mark.parametrize("kind", ["images", "vectors"])
 def test_synthetic_classes_can_be_told_apart_but_not_for_nothing(kind: str) -> None:
     data = Synthetic(kind=kind, num_classes=4, train_size=200, val_size=100)
@@ -177,7 +234,6 @@ def test_synthetic_is_seeded_and_refuses_nonsense() -> None:
         Synthetic(kind="sounds")
     with pytest.raises(ValueError, match="val_size=0"):
         Synthetic(val_size=0)
-    vectors = Synthetic(kind="vectors", augment={"shift": 1})
-    vectors.setup()
-    with pytest.raises(ValueError, match="uint8"):
-        next(iter(vectors.train_dataloader()))
+    Synthetic(kind="vectors", augment={"shift": 0}).setup()
+    with pytest.raises(ZooError, match="only images are augmented"):
+        Synthetic(kind="vectors", augment={"shift": 1}).setup()

@@ -298,3 +298,9 @@ def test_every_split_has_every_class_even_where_its_fraction_is_smaller(tmp_path
     data = read(write(tmp_path, table))
     for name in ("train", "val", "test"):
         assert sorted(everything(data, name)["target"].tolist()) == list(range(12))
+
+
+def test_a_table_is_not_augmented(tmp_path: Path) -> None:
+    path = write(tmp_path, rows())
+    assert "only images are augmented; say augment=none" in refusal(path, augment={"flip": 0.5})
+    read(path, augment={"flip": 0.0, "shift": 0})

@@ -91,7 +91,7 @@ def test_an_example_does_not_depend_on_the_batch_size(size: int) -> None:
     whole = examples(epoch(synthetic(batch_size=100).train_dataloader(), 2))
     if size == 1:
         split = synthetic().splits["train"]
-        plans = list(epoch_plans(PositionSampler(100, 100, seed=3, shuffle=True), 2))
+        plans = list(epoch_plans(PositionSampler(torch.arange(100), 100, seed=3, shuffle=True), 2))
         _, positions, indices = plans[0]
         parts = examples([split.batch(2, positions[i : i + 1], indices[i : i + 1]) for i in range(100)])
     else:
@@ -107,9 +107,11 @@ def epoch_plans(sampler: PositionSampler, number: int) -> Iterator[tuple[int, to
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_processes_together_see_what_one_would(world_size: int) -> None:
     split = synthetic().splits["train"]
-    one = list(epoch_plans(PositionSampler(100, 12, seed=1, shuffle=True), 3))
+    one = list(epoch_plans(PositionSampler(torch.arange(100), 12, seed=1, shuffle=True), 3))
     ranks = [
-        list(epoch_plans(PositionSampler(100, 12, seed=1, shuffle=True, rank=r, world_size=world_size), 3))
+        list(
+            epoch_plans(PositionSampler(torch.arange(100), 12, seed=1, shuffle=True, rank=r, world_size=world_size), 3)
+        )
         for r in range(world_size)
     ]
     for number, (_, positions, indices) in enumerate(one):
@@ -124,12 +126,12 @@ def test_processes_together_see_what_one_would(world_size: int) -> None:
 
 
 def test_training_visits_every_example_once_in_a_new_order_each_epoch() -> None:
-    sampler = PositionSampler(100, 7, seed=0, shuffle=True)
+    sampler = PositionSampler(torch.arange(100), 7, seed=0, shuffle=True)
     orders = [torch.cat([plan[2] for plan in epoch_plans(sampler, number)]) for number in (0, 1)]
     for order in orders:
         assert torch.equal(order.sort().values, torch.arange(100))
     assert not torch.equal(*orders)
-    other = torch.cat([plan[2] for plan in epoch_plans(PositionSampler(100, 7, seed=1, shuffle=True), 0)])
+    other = torch.cat([plan[2] for plan in epoch_plans(PositionSampler(torch.arange(100), 7, seed=1, shuffle=True), 0)])
     assert not torch.equal(orders[0], other)
 
 
@@ -142,8 +144,17 @@ def test_evaluation_keeps_the_order_and_the_index_is_the_position() -> None:
 
 @pytest.mark.parametrize(("size", "shuffle", "batches"), [(21, True, 2), (22, True, 3), (21, False, 3), (20, True, 2)])
 def test_a_training_batch_of_a_single_example_is_left_out(size: int, shuffle: bool, batches: int) -> None:
-    sampler = PositionSampler(size, 10, shuffle=shuffle)
+    sampler = PositionSampler(torch.arange(size), 10, shuffle=shuffle)
     assert len(sampler) == len(list(sampler)) == batches
+
+
+@pytest.mark.parametrize("size", [2, 30, 31, 32, 33, 34])
+def test_no_process_gets_an_empty_batch_in_evaluation(size: int) -> None:
+    indices = torch.arange(size) + 100
+    ranks = [list(PositionSampler(indices, 10, rank=rank, world_size=2)) for rank in range(2)]
+    assert len(ranks[0]) == len(ranks[1]) == len(PositionSampler(indices, 10, world_size=2))
+    assert min(len(plan[1]) for plans in ranks for plan in plans) >= 1
+    assert torch.equal(torch.cat([plan[2] for plans in ranks for plan in plans]).sort().values, indices)
 
 
 def test_iterating_does_not_touch_the_global_generator() -> None:
@@ -156,15 +167,15 @@ def test_iterating_does_not_touch_the_global_generator() -> None:
 
 def test_impossible_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="batch_size=0"):
-        PositionSampler(10, 0)
+        PositionSampler(torch.arange(10), 0)
     with pytest.raises(ValueError, match=r"batch_size=2: .* 3$"):
-        PositionSampler(10, 2, world_size=3)
+        PositionSampler(torch.arange(10), 2, world_size=3)
     for name, value in (("batch_size", 0), ("eval_batch_size", 0), ("num_workers", -1)):
         with pytest.raises(ValueError, match=f"{name}={value}"):
             Synthetic(**{name: value})  # type: ignore[arg-type]
     data = synthetic()
     with pytest.raises(ValueError, match="num_workers=-1"):
-        Loader(data.splits["train"], PositionSampler(100, 7), num_workers=-1)
+        Loader(data.splits["train"], PositionSampler(torch.arange(100), 7), num_workers=-1)
 
 
 def test_setup_reads_once() -> None:

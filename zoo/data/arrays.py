@@ -10,7 +10,6 @@ from zoo.data.augment import Augment
 from zoo.data.loaders import Batch
 from zoo.data.module import DataModule
 from zoo.errors import ZooError
-from zoo.randomness import key, permutation
 
 Arrays = tuple[Tensor, Tensor]  # inputs, uint8 (N, C, H, W) or float32 (N, F); targets, int64 (N,) or float32 (N, K)
 
@@ -31,6 +30,8 @@ class ArraySplit:
         std: Sequence[float] = (1.0,),
         augment: Augment | None = None,
     ) -> None:
+        if augment and inputs.dtype != torch.uint8:
+            raise ZooError("augment: these data are not images, and only images are augmented; say augment=none.")
         channels = inputs.shape[1]
         for name, value in (("mean", mean), ("std", std)):
             if len(value) not in (1, channels):
@@ -56,21 +57,6 @@ class ArraySplit:
             inputs = self.augment(inputs, epoch, positions, self._draws[1].index_select(0, positions))
         inputs = inputs.to(torch.float32).mul_(self._scale).add_(self._offset)
         return {"input": inputs, "target": self.targets.index_select(0, indices), "position": positions}
-
-
-def stratified(targets: Tensor, held_out: int, *, seed: int) -> tuple[Tensor, Tensor]:
-    """A seeded split in which each class of `targets` (N,) keeps its share: indices (N - held_out,) and (held_out,).
-
-    Both parts are shuffled, so that the first examples of a part show all of its classes.
-    """
-    order = permutation(key(seed, "split"), len(targets))
-    rank = torch.empty(len(targets), dtype=torch.float64)  # the place within its class, as a fraction of the class
-    for label in targets.unique():
-        members = order[targets[order] == label]
-        rank[members] = torch.arange(len(members), dtype=torch.float64) / len(members)
-    chosen = torch.zeros(len(targets), dtype=torch.bool)
-    chosen[order[torch.argsort(rank[order], stable=True)[:held_out]]] = True
-    return order[~chosen[order]], order[chosen[order]]
 
 
 @dataclass(kw_only=True, eq=False)

@@ -97,9 +97,9 @@ class CsvTable(OwnData):
             )
         inputs, names = encode(table, self.facts["columns"], source), feature_names(self.facts["columns"])
         self.state({"num_features": len(names), "feature_names": names, "num_classes": len(classes) or 1})
-        self.splits = {
-            name: ArraySplit(inputs[indices[name]], targets[indices[name]]) for name in ("train", "val", "test")
-        }
+        for name in ("train", "val", "test"):
+            augment = self.augmentation if name == "train" else None  # refused: a table is no image
+            self.splits[name] = ArraySplit(inputs[indices[name]], targets[indices[name]], augment=augment)
         sizes = ", ".join(f"{len(split)} {name}" for name, split in self.splits.items())
         what = f"{len(classes)} classes ({listed(classes)})" if classes else "a number"
         note(f"{source}: {len(table.cells)} columns as {len(names)} features; {self.target} is {what}; rows {sizes}.")

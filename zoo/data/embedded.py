@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from zoo.data.arrays import ArrayDataModule, Arrays, stratified
+from zoo.data.arrays import ArrayDataModule, Arrays
+from zoo.data.splits import stratified
 from zoo.randomness import key, permutation
 
 FILES = Path(__file__).parent / "files"

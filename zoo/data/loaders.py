@@ -33,20 +33,28 @@ class Split(Protocol):
 
 
 class PositionSampler:
-    """The batches of one epoch as (epoch, positions, indices), in the order of (seed, epoch).
+    """The batches of one epoch of the examples `indices` (N,) as (epoch, positions, indices), shuffled or in order.
 
     With several processes each takes every world_size-th position of the global batch, so that together they see what
-    one process would. A training batch that would hold a single example is left out: batch statistics need two.
+    one process would. A training batch that would hold a single example, or none for a process, is left out: batch
+    statistics need two. In evaluation the batch before takes such a rest.
     """
 
     def __init__(
-        self, size: int, batch_size: int, *, seed: int = 0, shuffle: bool = False, rank: int = 0, world_size: int = 1
+        self,
+        indices: Tensor,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        shuffle: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: must be at least 1")
         if batch_size < world_size:
             raise ValueError(f"batch_size={batch_size}: must be at least the number of processes, {world_size}")
-        self.size, self.batch_size, self.seed, self.shuffle = size, batch_size, seed, shuffle
+        self.indices, self.batch_size, self.seed, self.shuffle = indices, batch_size, seed, shuffle
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
         self.resume_at = (0, 0)  # (epoch, batch): where a resumed run begins
@@ -55,17 +63,20 @@ class PositionSampler:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        full, rest = divmod(self.size, self.batch_size)
-        smallest = max(2, self.world_size) if self.shuffle else 1
-        return full + (rest >= smallest)
+        full, rest = divmod(len(self.indices), self.batch_size)
+        if self.shuffle:
+            return full + (rest >= max(2, self.world_size))
+        return max(full + (rest >= self.world_size), min(rest, 1))
 
     def __iter__(self) -> Iterator[Plan]:
-        epoch = self.epoch
-        order = permutation(key(self.seed, "order", epoch), self.size) if self.shuffle else torch.arange(self.size)
-        positions = torch.arange(self.size)
+        epoch, size = self.epoch, len(self.indices)
+        order = self.indices[permutation(key(self.seed, "order", epoch), size)] if self.shuffle else self.indices
+        positions = torch.arange(size)
         first = self.resume_at[1] if self.resume_at[0] == epoch else 0
         for batch in range(first, len(self)):
-            part = slice(batch * self.batch_size + self.rank, (batch + 1) * self.batch_size, self.world_size)
+            is_last = not self.shuffle and batch == len(self) - 1
+            end = size if is_last else (batch + 1) * self.batch_size
+            part = slice(batch * self.batch_size + self.rank, end, self.world_size)
             yield epoch, positions[part], order[part]
 
 

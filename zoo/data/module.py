@@ -6,9 +6,12 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
+from torch import Tensor
 
 from zoo.data.augment import Augment
 from zoo.data.loaders import Loader, PositionSampler, Split
+from zoo.data.splits import balanced
 from zoo.errors import ZooError
 
 # Arguments that a model, a task or a picture needs to know. Stated, or filled in from the files; all are primitives.
@@ -74,13 +77,26 @@ class DataModule(pl.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         if not self.splits:
             self.read()
+        if stage == "fit" and "train" not in self.splits:
+            raise ZooError(f"These data have no examples to train on, only {' and '.join(self.splits)}.")
+
+    def indices(self, split: str) -> Tensor:
+        """The examples of a split that are used, ascending: all, or of the training split `train_examples`.
+
+        Of labelled classes these are the first of each class, as many of each as can be.
+        """
+        examples, wanted = self.splits[split], self.train_examples
+        if split != "train" or wanted is None:
+            return torch.arange(len(examples))
+        count = min(len(examples), wanted) if isinstance(wanted, int) else max(1, round(len(examples) * wanted))
+        targets: Tensor | None = getattr(examples, "targets", None)
+        if targets is None or targets.ndim != 1 or targets.dtype != torch.int64:
+            return torch.arange(count)
+        return balanced(targets, count)
 
     def size(self, split: str) -> int:
-        """How many examples of a split are used: all, or of the training split the first `train_examples`."""
-        size, wanted = len(self.splits[split]), self.train_examples
-        if split != "train" or wanted is None:
-            return size
-        return min(size, wanted) if isinstance(wanted, int) else max(1, round(size * wanted))
+        """How many examples of a split are used."""
+        return len(self.indices(split))
 
     def loader(self, split: str, *, training: bool = False) -> Loader:
         """A split's loader: shuffled by (seed, epoch) and augmented for training, else in order and as it is."""
@@ -90,7 +106,7 @@ class DataModule(pl.LightningDataModule):
             examples.augment = None
         trainer = self.trainer
         sampler = PositionSampler(
-            self.size(split),
+            self.indices(split),
             self.batch_size if training else self.eval_batch_size,
             seed=self.seed,
             shuffle=training,

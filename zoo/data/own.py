@@ -9,8 +9,8 @@ import torch
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
-from zoo.data.arrays import stratified
 from zoo.data.module import DataModule
+from zoo.data.splits import stratified
 from zoo.errors import ZooError
 
 

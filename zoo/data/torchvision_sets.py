@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torchvision import datasets
 
-from zoo.data.arrays import ArrayDataModule, Arrays, stratified
+from zoo.data.arrays import ArrayDataModule, Arrays
+from zoo.data.splits import stratified
 from zoo.errors import ZooError
 
 
