@@ -7,7 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from zoo import init
+from zoo.models.inception_v1 import InceptionV1
 from zoo.models.lenet import LeNet5Original
+from zoo.models.mlp import MLP
+from zoo.models.resnet import resnet18
+from zoo.swaps import swap
 
 
 def start(network: nn.Module, how: init.Init, seed: int = 0) -> nn.Module:
@@ -190,8 +194,159 @@ def test_a_network_without_matrices_is_refused() -> None:
         (init.Normal, {"std": 0.0}),
         (init.TruncatedNormal, {"std": -1.0}),
         (init.Uniform, {"limit": 0.0}),
+        (init.LSUV, {"tol": 0.0}),
+        (init.LSUV, {"max_tries": 0}),
     ],
 )
 def test_wrong_values_are_refused(how: type[init.Init], arguments: dict) -> None:
     with pytest.raises(ValueError, match=f"^{next(iter(arguments))}=.*must be"):
         how(**arguments)
+
+
+# Layer-sequential unit variance -------------------------------------------------------------------------------------
+
+
+def batch(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+def sequential(network: nn.Module, inputs: Tensor | None, **arguments) -> nn.Module:
+    init.LSUV(**arguments)(network, torch.Generator().manual_seed(0), inputs)
+    return network
+
+
+def output_variances(network: nn.Module, inputs: Tensor) -> dict[str, float]:
+    """Of the layers with weights, at their first call in training mode, by a walk of its own."""
+    found: dict[str, float] = {}
+    names = {module: name for name, module in network.named_modules()}
+
+    def look(module: nn.Module, args: tuple, output: Tensor) -> None:
+        found.setdefault(names[module], output.var(correction=0).item())
+
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            module.register_forward_hook(look)
+    with torch.no_grad():
+        network.train()(inputs)
+    return found
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: MLP(in_features=48, hidden=[60] * 10, activation="tanh"),
+        lambda: MLP(in_features=48, hidden=[60] * 10, activation="relu", norm="layer"),
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 8, 3),
+            nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(8, 6, 2),
+            nn.ReLU(),
+            nn.Conv2d(6, 4, 1, groups=2),
+        ),
+        lambda: resnet18(image_size=32, width=0.125, num_classes=5),
+    ],
+)
+def test_lsuv_gives_every_layer_unit_variance(make) -> None:
+    network = sequential(make(), batch(64, 3, 4, 4), tol=1e-3)
+    variances = output_variances(network, batch(64, 3, 4, 4))
+    assert variances
+    assert variances == pytest.approx(dict.fromkeys(variances, 1.0), abs=2e-3)
+    for module in network.modules():
+        if type(module) in (nn.Linear, nn.Conv2d) and getattr(module, "groups", 1) == 1:
+            product = eye_of(module.weight.detach())  # still orthogonal, of one scale
+            torch.testing.assert_close(product, product[0, 0] * torch.eye(len(product)), atol=1e-4, rtol=1e-4)
+
+
+def test_lsuv_goes_in_the_order_of_the_calls() -> None:
+    class Backwards(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last, self.first, self.unused = nn.Linear(20, 5), nn.Linear(9, 20), nn.Linear(9, 9)
+
+        def forward(self, input: Tensor) -> Tensor:
+            return self.last(3 * self.first(input).relu())
+
+    network = sequential(Backwards(), 5 * batch(200, 9), tol=1e-3)
+    assert output_variances(network, 5 * batch(200, 9)) == pytest.approx({"first": 1.0, "last": 1.0}, abs=2e-3)
+    torch.testing.assert_close(network.unused.weight @ network.unused.weight.T, torch.eye(9), atol=1e-5, rtol=0)
+
+
+def test_lsuv_leaves_statistics_modes_and_the_global_generator() -> None:
+    network = nn.Sequential(
+        *(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.9), nn.Linear(8, 8), nn.AlphaDropout(0.5), nn.Linear(8, 4))
+    ).eval()
+    network[2].train()
+    modes = [module.training for module in network.modules()]
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    state = torch.get_rng_state()
+    sequential(network, 7 * batch(100, 6) + 3)
+    assert [module.training for module in network.modules()] == modes
+    assert all(torch.equal(buffer, buffers[name]) for name, buffer in network.named_buffers())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not any(module._forward_hooks for module in network.modules())
+    # measured without dropout, and behind a batch norm on the batch's own statistics
+    network[2].p = network[4].p = 0.0
+    assert output_variances(network, 7 * batch(100, 6) + 3)["3"] == pytest.approx(1, abs=0.1)
+
+
+def test_lsuv_is_off_for_noise_on_residual_branches() -> None:
+    network = swap(resnet18(image_size=32, width=0.125, num_classes=5), stochastic_depth=0.9, drop_block=0.5)
+    state = torch.get_rng_state()
+    sequential(network, batch(8, 3, 32, 32))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_lsuv_reaches_auxiliary_heads_of_a_network_in_evaluation_mode() -> None:
+    network = sequential(InceptionV1(image_size=224, width=0.125, num_classes=5).eval(), batch(4, 3, 224, 224))
+    assert not network.training
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    variances = output_variances(network, batch(4, 3, 224, 224))
+    assert len(variances) == sum(isinstance(module, nn.Linear | nn.Conv2d) for module in network.modules())
+    assert variances == pytest.approx(dict.fromkeys(variances, 1.0), abs=0.101)
+
+
+def test_lsuv_measures_a_shared_layer_once_and_leaves_what_is_frozen_or_does_not_vary() -> None:
+    shared = nn.Linear(6, 6)
+    tied = nn.Linear(6, 6)
+    tied.weight = shared.weight
+    frozen = nn.Linear(6, 6).requires_grad_(False)
+    before = frozen.weight.clone()
+    gamma = nn.LayerNorm(6)
+    nn.init.zeros_(gamma.weight)
+    network = nn.Sequential(shared, nn.ReLU(), shared, tied, frozen, gamma, nn.Linear(6, 6))
+    sequential(network, 3 * batch(100, 6), tol=1e-3)
+    assert shared(3 * batch(100, 6)).var(correction=0).item() == pytest.approx(1, abs=2e-3)
+    assert torch.equal(frozen.weight, before)
+    torch.testing.assert_close(network[6].weight @ network[6].weight.T, torch.eye(6), atol=1e-5, rtol=0)
+
+
+def test_lsuv_stops_within_the_tolerance() -> None:
+    inputs = batch(500, 6) * 1.2  # an orthonormal square matrix keeps the variance, 1.44
+    near, far = (sequential(nn.Linear(6, 6), inputs, tol=tol).weight for tol in (0.6, 0.3))
+    torch.testing.assert_close(near @ near.T, torch.eye(6), atol=1e-5, rtol=0)
+    torch.testing.assert_close(far, near / (inputs @ near.T).var(correction=0).sqrt(), rtol=1e-4, atol=1e-6)
+
+
+def test_lsuv_keeps_biases_if_told_and_says_where_they_are_too_large() -> None:
+    layer = nn.Linear(6, 6)
+    nn.init.normal_(layer.bias, std=0.5)
+    before = layer.bias.detach().clone()
+    sequential(layer, 3 * batch(100, 6), zero_bias=False, tol=0.01)
+    assert torch.equal(layer.bias, before)
+    assert layer(3 * batch(100, 6)).var(correction=0).item() == pytest.approx(1, abs=0.011)
+    network = nn.Sequential(nn.Linear(6, 6))
+    nn.init.constant_(network[0].bias[:3], 9.0)
+    with pytest.raises(ValueError, match=r"^init=LSUV: the outputs of 0 have variance .* after max_tries=10"):
+        sequential(network, batch(100, 6), zero_bias=False)
+    assert not network[0]._forward_hooks
+
+
+def test_lsuv_alone_needs_inputs_and_refuses_without() -> None:
+    assert [how.needs_inputs for how in (init.LSUV(), init.He(), init.Default())] == [True, False, False]
+    with pytest.raises(ValueError, match=r"^init=LSUV: must be given a batch of inputs"):
+        sequential(nn.Linear(3, 3), None)
+    layer, twin = nn.Linear(3, 3), nn.Linear(3, 3)
+    init.He()(layer, torch.Generator().manual_seed(0), batch(2, 3))
+    assert torch.equal(layer.weight, start(twin, init.He()).weight)
