@@ -82,11 +82,15 @@ def test_relu_stands_before_each_separable_convolution_but_the_first() -> None:
 
 def test_drop_path_takes_the_residual_branch_away_and_leaves_the_shortcut() -> None:
     input = torch.randn(2, 8, 6, 6)
-    for block in (Block(8, (8, 8)), Block(8, (8, 12), stride=2)):
+    for block, shape in (
+        (Block(8, (8, 8)), (2, 8, 6, 6)),
+        (Block(8, (8, 8), stride=2), (2, 8, 3, 3)),  # so narrow a network has it
+        (Block(8, (8, 12)), (2, 12, 6, 6)),
+    ):
         block.drop_path = nn.Threshold(math.inf, 0.0)
         before = block.shortcut(input.clone())
+        assert before.shape == shape
         torch.testing.assert_close(block(input), before)
-    assert before.shape == (2, 12, 3, 3)
 
 
 def test_dropout_stands_before_the_last_layer_in_training_only() -> None:
