@@ -90,6 +90,11 @@ def test_activations_are_those_that_the_swap_offers() -> None:
         torch.testing.assert_close(swap(nn.Sequential(nn.ReLU()), activation=activation)(x), expected)
 
 
+@pytest.mark.parametrize("old", [*ACTIVATIONS.values(), Squash, nn.ReLU6, nn.CELU, nn.Mish, nn.Hardswish, nn.Softsign])
+def test_every_activation_is_found(old: type[nn.Module]) -> None:
+    assert type(swap(nn.Sequential(old()), activation="leaky_relu")[0]) is nn.LeakyReLU
+
+
 def test_a_shared_activation_is_replaced_by_one_object_everywhere() -> None:
     relu = nn.ReLU(inplace=True)
     network = nn.Sequential(nn.Linear(3, 4), relu, nn.Sequential(nn.Linear(4, 4), relu), relu)
@@ -132,7 +137,6 @@ def test_every_norm_on_every_network(name: str, norm: Norm) -> None:
     assert count(network, classes.get(norm, nn.GroupNorm)) >= 2
     assert count(network, nn.LocalResponseNorm) == 0
     assert norm == "batch" or count(network, nn.BatchNorm2d) == 0
-
     runs(network, images(size))
 
 
