@@ -11,8 +11,8 @@ Deliberate deviations of the paper form, which is torchvision's:
 
 The small form has the same convolutions and five pools, which round up so that 28 pixels last, then averages over what
 is left (1×1 from 32 pixels) and has a single linear layer: 14,728,266 parameters for 16 layers with batch
-normalisation and ten classes. The convolutions' weights are He's over fan in, so that the plain networks, too, start
-with outputs of the input's size and do not stay at the majority class; the linear layer keeps PyTorch's.
+normalisation and ten classes. The convolutions' weights are He's over fan in, not out, so that the signal keeps its
+size where the maps double, and the plain networks learn from the first epoch; the linear layer keeps PyTorch's.
 
 Shapes: B batch, C channels, S image size, K classes.
 """
