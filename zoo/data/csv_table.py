@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.arrays import ArraySplit
-from zoo.data.own import OwnData, listed, note
+from zoo.data.own import OwnData, identify, listed, note
 from zoo.data.tables import (
     NUMBER,
     SEPARATORS,
@@ -80,7 +80,7 @@ class CsvTable(OwnData):
             content = path.read_bytes()
         except OSError as error:
             raise ZooError(f"data.path={self.path}: cannot read {path.absolute()}: {error.strerror}.") from None
-        self.identify(source, content)
+        identify(self.facts, source, content)
         table = read_table(content, source, separator=self.separator, encoding=self.encoding, ignore=self.ignore)
         table, answers = self._without_target(table, source)
         if len(answers) < _FEWEST_ROWS:

@@ -50,7 +50,7 @@ class Scan:
 
     def _is_image(self, path: Path) -> bool:
         """Whether a file is taken as an image; hidden files are not, such as the ._cat.jpg that macOS writes."""
-        image = path.suffix.lower() in SUFFIXES and not _hidden(path.name)
+        image = path.suffix.lower() in SUFFIXES and not hidden(path.name)
         self.others += not image
         return image
 
@@ -62,8 +62,8 @@ class Scan:
         except OSError as error:
             raise ZooError(f"cannot read the folder {folder}: {error.strerror}.") from None
         self.loose += [entry for entry in entries if entry not in set(folders) and self._is_image(entry)]
-        self.others += sum(_hidden(entry.name) for entry in folders)
-        return [entry for entry in folders if not _hidden(entry.name)]
+        self.others += sum(hidden(entry.name) for entry in folders)
+        return [entry for entry in folders if not hidden(entry.name)]
 
     def add(self, folder: Path, split: str | None, label: str | None) -> None:
         """Add all images in `folder` and the folders in it."""
@@ -72,8 +72,8 @@ class Scan:
             raise ZooError(f"cannot read the folder {error.filename}: {error.strerror}.")
 
         for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-            self.others += sum(map(_hidden, folders))
-            folders[:] = [name for name in folders if not _hidden(name)]
+            self.others += sum(map(hidden, folders))
+            folders[:] = [name for name in folders if not hidden(name)]
             self.images += [Item(split, label, path) for name in files if self._is_image(path := Path(parent, name))]
 
     def add_classes(self, folder: Path, split: str | None) -> None:
@@ -90,7 +90,7 @@ class Scan:
             self.add(entry, split, entry.name)
 
 
-def _hidden(name: str) -> bool:
+def hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
@@ -143,7 +143,7 @@ def decode_or_reason(path: Path, *, channels: int, image_size: int) -> np.ndarra
     try:
         return decode(path, channels=channels, image_size=image_size)
     except Exception as error:  # decoders of damaged files raise nearly anything
-        return _reason(error)
+        return reason(error)
 
 
 def unreadable(path: Path, reason: str) -> str:
@@ -176,11 +176,11 @@ def traits(path: Path) -> set[str] | str:
                 "animated": getattr(image, "is_animated", False),
             }
     except Exception as error:  # decoders of damaged files raise nearly anything
-        return _reason(error)
+        return reason(error)
     return {name for name, present in found.items() if present}
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return "not an image"
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

@@ -20,7 +20,7 @@ from torch import Tensor
 from zoo.data.arrays import ArraySplit
 from zoo.data.image_files import SUFFIXES, FileSplit, Item, Scan, Unlabelled, decode_all, scan, traits, unreadable
 from zoo.data.loaders import Split
-from zoo.data.own import OwnData, listed, note
+from zoo.data.own import OwnData, identify, listed, note
 from zoo.errors import ZooError
 from zoo.randomness import key, permutation
 
@@ -63,7 +63,7 @@ class ImageFolder(OwnData):
             what = "is a file, not a folder" if os.path.isfile(root) else "does not exist or may not be read"
             raise ZooError(f"data.root={self.root}: {root.absolute()} {what}; say where the images are.")
         found = scan(root, labels=self.labels)
-        self.identify(str(root), _contents(root, found.images))
+        identify(self.facts, str(root), _contents(root, found.images))
         items, images = self._usable(root, found)
         fitted = None not in (self.facts["mean"], self.facts["std"])  # by a training before: then a test set is enough
         if not fitted and all(item.split in ("val", "test") for item in items):

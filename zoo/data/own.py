@@ -4,6 +4,7 @@ import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pytorch_lightning.utilities import rank_zero_only
@@ -24,6 +25,17 @@ def listed(items: Sequence[str], separator: str = ", ") -> str:
     """The first five items, and how many more there are."""
     more = [f"and {len(items) - 5} more"] if len(items) > 5 else []
     return separator.join([*items[:5], *more])
+
+
+def identify(facts: dict[str, Any], source: str, content: bytes) -> None:
+    """Set the fact `fingerprint`; say so where it is not the one that a stored config states."""
+    found, stated = hashlib.sha256(content).hexdigest()[:16], facts["fingerprint"]
+    if stated not in (None, found):
+        note(
+            f"{source} is not what the run was trained on (fingerprint {stated}, now {found}): "
+            "its other splits may hold examples that were trained on."
+        )
+    facts["fingerprint"] = found
 
 
 @dataclass(kw_only=True, eq=False)
@@ -71,13 +83,3 @@ class OwnData(DataModule):
                     f"of {', '.join(reversed(indices))}: add more, remove the class, or change the fractions."
                 )
         return indices
-
-    def identify(self, source: str, content: bytes) -> None:
-        """Set the fact `fingerprint`; say so where it is not the one that a stored config states."""
-        found, stated = hashlib.sha256(content).hexdigest()[:16], self.facts["fingerprint"]
-        if stated not in (None, found):
-            note(
-                f"{source} is not what the run was trained on (fingerprint {stated}, now {found}): "
-                "its test split may hold examples that were trained on."
-            )
-        self.facts["fingerprint"] = found

@@ -54,9 +54,12 @@ class Synthetic(ArrayDataModule):
         classes, channels, size = (self.facts[name] for name in ("num_classes", "channels", "image_size"))
         patterns = uniform(self._key("classes"), torch.arange(classes), channels * 16).view(classes, channels, 4, 4)
         targets = counter % classes
-        clean = F.interpolate(patterns, size=(size, size), mode="nearest")[targets]
-        noise = uniform(self._key("examples"), counter, channels * size * size).view(clean.shape)
-        return (255 * (0.7 * clean + 0.3 * noise)).to(torch.uint8), targets
+        clean = F.interpolate(patterns, size=(size, size), mode="nearest")
+        pictures = []
+        for part in counter.split(32):  # a few at a time: the counters of all pixels would take gigabytes
+            noise = uniform(self._key("examples"), part, channels * size * size).view(-1, channels, size, size)
+            pictures.append((255 * (0.7 * clean[targets[part]] + 0.3 * noise)).to(torch.uint8))
+        return torch.cat(pictures), targets
 
     def _vectors(self, counter: Tensor) -> Arrays:
         classes, features = self.facts["num_classes"], self.facts["num_features"]
