@@ -17,6 +17,7 @@ from hydra.utils import instantiate
 from zoo import cli
 from zoo.checks import options
 from zoo.errors import ZooError
+from zoo.signals import Stopped
 
 ROOT = Path(__file__).parents[1]
 TINY = ["data=synthetic", "model=mlp", "trainer.accelerator=cpu", "trainer.max_epochs=1", "logger=csv"]
@@ -154,19 +155,6 @@ def test_refused(words: list[str], part: str, elsewhere: Path, capsys: pytest.Ca
     assert part in refused(words, capsys)
 
 
-def test_two_runs_in_one_second_have_two_folders(elsewhere: Path) -> None:
-    choices = {"model": "mlp", "data": "digits"}
-    folders = [cli._run_folder(None, choices) for _ in range(4)]
-    assert len(set(folders)) == 4
-    assert all(folder.is_dir() and folder.parent == Path("runs/mlp-digits") for folder in folders)
-    assert any(folder.name.endswith("-2") for folder in folders)
-
-
-def test_empty_folder_is_taken_for_a_run(elsewhere: Path) -> None:
-    Path("mine").mkdir()
-    assert cli._run_folder("mine", {}) == Path("mine")
-
-
 def test_train_resume_and_evaluate(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", *TINY]) == 0
     [folder] = Path("runs/mlp-synthetic").iterdir()
@@ -198,13 +186,44 @@ def test_sweep_goes_on_after_a_failed_run(elsewhere: Path, capsys: pytest.Captur
     words.remove("model=mlp")
     assert cli.main(["train", *words]) == 2
     [sweep] = Path("runs/multirun").iterdir()
-    assert not (sweep / "0" / "scores.json").exists()
+    assert not (sweep / "0").exists()
     assert (sweep / "1" / "scores.json").exists()
     assert not list(sweep.rglob("*.log"))
     assert not (sweep / "1" / ".hydra").exists()
-    error = capsys.readouterr().err
-    assert "run 0 of the sweep failed" in error
-    assert "image_size=30" in error
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("run 0 of the sweep failed: model: image_size=30")
+    assert last.startswith("Not all runs of the sweep are done")
+
+
+@pytest.mark.parametrize("words", [[], ["run_dir=runs/of/mine"]], ids=["default", "named"])
+def test_a_refused_run_leaves_no_folder(words: list[str], elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "hidden" in refused(["train", *TINY, "model.hidden=[-1]", *words], capsys)
+    assert not list(elsewhere.iterdir())
+
+
+def test_a_folder_that_was_there_stays(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine").mkdir()
+    refused(["train", *TINY, "model.hidden=[-1]", "run_dir=mine"], capsys)
+    assert list(elsewhere.iterdir()) == [Path("mine").absolute()]
+    assert not list(Path("mine").iterdir())
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_are_no_error(redirection: str) -> None:
+    command = f"{sys.executable} {ROOT / 'train.py'} --help {redirection}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_of_several_processes_the_first_speaks_and_writes(elsewhere: Path) -> None:
+    command = [sys.executable, ROOT / "train.py", *TINY, "trainer.devices=2", "run_dir=run"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("trainable parameters") == done.stdout.count("epoch 1") == 1
+    assert done.stdout.count("test/accuracy ") == 1
+    assert {path.name for path in Path("run").iterdir()} >= {"config.yaml", "model.txt", "scores.json"}
+    names = [line.split(",")[2] for line in Path("run/metrics.csv").read_text().splitlines()]
+    assert names.count("train/loss") == names.count("val/loss") == 1
 
 
 @pytest.mark.parametrize(
@@ -232,7 +251,7 @@ def test_reader_that_leaves_is_no_error() -> None:
     assert done.stderr == b""
 
 
-def test_obstacles_become_sentences(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_obstacles_become_sentences(elsewhere: Path) -> None:
     def told(error: BaseException) -> tuple[int, str]:
         found = cli._told(error)
         assert found is not None
@@ -250,10 +269,10 @@ def test_obstacles_become_sentences(elsewhere: Path, monkeypatch: pytest.MonkeyP
         instantiate(node)
     assert told(caught.value) == (2, "net: image_size=30: must be 28 (padded to 32) or 32")
     assert told(KeyboardInterrupt()) == (130, "Stopped.")
-    monkeypatch.setenv("ZOO_RUN_DIR", ".")
-    assert told(KeyboardInterrupt()) == (130, "Stopped.")  # nothing to continue yet
+    stopped = Stopped(signal.SIGTERM, Path("."))
+    assert told(stopped) == (143, "Stopped.")  # nothing to continue yet
     Path("config.yaml").touch()
-    assert told(KeyboardInterrupt()) == (130, "Stopped. Continue with: python train.py resume=.")
+    assert told(stopped) == (143, "Stopped. Continue with: python train.py resume=.")
 
 
 @pytest.mark.parametrize(

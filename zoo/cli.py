@@ -7,7 +7,6 @@ Neither torch nor Lightning is imported before a command is known to be right. E
 import errno
 import importlib
 import io
-import itertools
 import logging
 import os
 import re
@@ -15,12 +14,13 @@ import shlex
 import signal
 import sys
 import textwrap
-import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import ZooError
+from zoo.folders import RUN_DIR, is_first_process, new_folder, remove_empty, run_folder
 
 VERBS = {
     "train": "train a model, continue a run, or sweep",
@@ -76,7 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if os.getcwd() not in sys.path:  # a person's own modules are found, as with `python -m`
         sys.path.append(os.getcwd())
-    outer = os.environ.get("ZOO_RUN_DIR")
+    if sys.stdout is None or not is_first_process():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stderr is None:  # closed by the shell, as in 2>&-
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without × or → shows ? in their place
@@ -92,10 +95,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sentence:
             print("\n".join(sentence.splitlines()[:3]), file=sys.stderr)
         return code
-    finally:
-        os.environ.pop("ZOO_RUN_DIR", None)
-        if outer is not None:
-            os.environ["ZOO_RUN_DIR"] = outer
 
 
 def _told(error: BaseException) -> tuple[int, str] | None:
@@ -107,12 +106,10 @@ def _told(error: BaseException) -> tuple[int, str] | None:
         return 128 + signal.SIGPIPE, ""
     signum = signal.SIGINT if isinstance(error, KeyboardInterrupt) else getattr(error, "signum", None)
     if signum is not None:
-        folder = os.environ.get("ZOO_RUN_DIR")
-        goes_on = folder and (Path(folder) / "config.yaml").exists()
-        return (
-            128 + signum,
-            f"Stopped. Continue with: python train.py resume={shlex.quote(str(folder))}" if goes_on else "Stopped.",
-        )
+        folder = getattr(error, "folder", None)
+        goes_on = folder is not None and (folder / "config.yaml").exists()
+        command = f" Continue with: python train.py resume={shlex.quote(str(folder))}" if goes_on else ""
+        return 128 + signum, f"Stopped.{command}"
     if isinstance(error, OSError) and error.errno in _OBSTACLES:
         return 2, f"{error.filename or 'writing'}: {(error.strerror or '').lower()}; {_OBSTACLES[error.errno]}."
     if isinstance(error, ValueError) and re.match(r"[\w.]+=.*: must ", str(error)):  # the form of our own
@@ -198,7 +195,7 @@ def _train(arguments: Sequence[str], flags: dict[str, str], overrides: list[str]
         return _resume(overrides)
     if "--multirun" in flags:
         check_sweep(overrides)
-        folder = _new_folder(Path("runs/multirun"))
+        folder = new_folder(Path("runs/multirun"))
         names = {name_of(word) for word in overrides}
         settings = {"hydra.sweep.dir": folder, "hydra.output_subdir": "null"}
         settings |= {"hydra/job_logging": "none", "hydra/hydra_logging": "none"}
@@ -214,17 +211,12 @@ def _train(arguments: Sequence[str], flags: dict[str, str], overrides: list[str]
     if "--cfg" in flags:
         print(OmegaConf.to_yaml(job.config, resolve="--resolve" in flags), end="")
         return 0
-    inherited = os.environ.get("ZOO_RUN_DIR")  # set in the further processes of a run
-    folder = Path(inherited) if inherited else _run_folder(job.config.run_dir, job.choices)
-    _start(job, folder, _command("train", arguments))
+    inherited = os.environ.get(RUN_DIR)  # a further process of a run
+    with nullcontext(Path(inherited)) if inherited else run_folder(job.config.run_dir, job.choices) as folder:
+        from zoo.run import train
+
+        train(job.config, folder, choices=job.choices, command=_command("train", arguments))
     return 0
-
-
-def _start(job: Any, folder: Path, command: list[str]) -> None:
-    os.environ["ZOO_RUN_DIR"] = str(folder)
-    from zoo.run import train
-
-    train(job.config, folder, choices=job.choices, command=command)
 
 
 def _command(verb: str, arguments: Sequence[str]) -> list[str]:
@@ -233,69 +225,55 @@ def _command(verb: str, arguments: Sequence[str]) -> list[str]:
     return ["python", script, *arguments] if script == f"{verb}.py" else ["zoo", verb, *arguments]
 
 
-def _new_folder(parent: Path) -> Path:
-    """Make `parent/<date>_<time>`; a second one in the same second gets -2."""
-    name = time.strftime("%Y-%m-%d_%H-%M-%S")
-    for number in itertools.count(1):
-        folder = parent / (name if number == 1 else f"{name}-{number}")
-        try:
-            folder.mkdir(parents=True)
-            break
-        except FileExistsError:
-            if not parent.is_dir():
-                raise ZooError(f"{parent}: is a file, where a folder for runs is to be made.") from None
-    return folder
-
-
-def _run_folder(run_dir: str | None, choices: dict[str, str]) -> Path:
-    if run_dir is None:
-        return _new_folder(Path("runs") / f"{choices['model']}-{choices['data']}".replace("/", "-"))
-    folder = Path(run_dir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise ZooError(f"run_dir={folder}: is a file or below one; name a new folder.") from None
-    except OSError as error:
-        raise ZooError(
-            f"run_dir={run_dir[:80]}: {(error.strerror or 'cannot be made').lower()}; name another."
-        ) from None
-    if any(folder.iterdir()):
-        raise ZooError(f"run_dir={folder}: is not empty; name a new folder, or continue that run with resume={folder}")
-    return folder
-
-
 def _through_hydra(flags: dict[str, str], overrides: Sequence[str]) -> int:
     """Sweeps and what only Hydra can tell about itself; its errors come out as they are."""
     import hydra
 
     from zoo.checks import CONFIGS
 
+    done = True
+
+    def job(config: Any) -> None:
+        nonlocal done
+        done &= _sweep_job()
+
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     logging.raiseExceptions = False  # `--info | head`: Hydra shows its tables through logging
     words = [f"{flag}={value}" if value else flag for flag, value in flags.items()]
     typed, sys.argv = sys.argv, [sys.argv[0], *words, *overrides]
     try:
-        hydra.main(config_path=str(CONFIGS), config_name="train", version_base="1.3")(_sweep_job)()
+        hydra.main(config_path=str(CONFIGS), config_name="train", version_base="1.3")(job)()
     finally:
         sys.argv = typed
+    if not done:
+        raise ZooError("Not all runs of the sweep are done: the sentences above say why.")
     return 0
 
 
-def _sweep_job(config: Any) -> None:
-    """One run of a sweep. A sentence is printed when it happens, as the other runs go on."""
+def _sweep_job() -> bool:
+    """One run of a sweep. What stops it is printed when it happens, as the other runs go on; False if something did."""
     from hydra.core.hydra_config import HydraConfig
 
     from zoo.checks import check
 
-    hydra_config = HydraConfig.get()
-    overrides, number = list(hydra_config.overrides.task), hydra_config.job.num
-    folder = Path(os.path.relpath(hydra_config.runtime.output_dir))
+    sweep = HydraConfig.get()
+    overrides, number = list(sweep.overrides.task), sweep.job.num
+    folder = Path(os.path.relpath(sweep.runtime.output_dir))
     print(f"run {number} of the sweep: {' '.join(overrides)}", flush=True)
     try:
-        _start(check(overrides), folder, ["python", "train.py", *overrides])
-    except ZooError as error:
-        print(f"run {number} of the sweep failed: {error}", file=sys.stderr, flush=True)
-        raise ZooError("Not all runs of the sweep are done: the sentences above say why.") from error
+        job = check(overrides)
+        from zoo.run import train
+
+        train(job.config, folder, choices=job.choices, command=["python", "train.py", *overrides])
+    except Exception as error:
+        told = _told(error)
+        if told is None:
+            raise
+        print(f"run {number} of the sweep failed: {told[1]}", file=sys.stderr, flush=True)
+        return False
+    finally:
+        remove_empty([folder])
+    return True
 
 
 def _resume(overrides: list[str]) -> int:
@@ -321,7 +299,6 @@ def _resume(overrides: list[str]) -> int:
             allowed = f"{', '.join(_BESIDE_RESUME)}, trainer=…, logger=…, logger.… and trust"
             raise ZooError(f"{word}: a continued run keeps its config. Beside resume= may stand {allowed}.")
     changes |= check_saved(folder / "config.yaml", values)
-    os.environ["ZOO_RUN_DIR"] = str(folder)
     from zoo.run import resume
 
     resume(folder, changes)

@@ -1,10 +1,13 @@
 """The loggers of a run, and the winding back that lets every step stand once in them after a restart."""
 
 import csv
+import os
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
+
+from zoo.folders import is_first_process
 
 METRICS = "metrics.csv"
 HEADER = ["step", "epoch", "name", "value"]
@@ -15,7 +18,7 @@ class MetricsCSV(Logger):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self.path = folder / METRICS
+        self.path = folder / METRICS if is_first_process() else Path(os.devnull)
         is_new = not self.path.exists() or self.path.stat().st_size == 0
         self.file = self.path.open("a", newline="", encoding="utf-8")
         self.writer = csv.writer(self.file, lineterminator="\n")

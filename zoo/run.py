@@ -21,6 +21,7 @@ from zoo.build import build, refuse_untrusted
 from zoo.checkpoint import AtomicCheckpointIO, Checkpoints, find_checkpoint, find_resumable, read_checkpoint
 from zoo.conditions import check_facts, check_ranges, check_sizes
 from zoo.errors import ZooError
+from zoo.folders import held, is_first_process
 from zoo.logs import METRICS, MetricsCSV, TensorBoard, rewind_logs
 from zoo.network import construct, initialise, make_fast, needs_inputs
 from zoo.pictures import Pictures, learning_curves
@@ -83,7 +84,7 @@ class Patience(EarlyStopping):
 
 def train(cfg: DictConfig, folder: Path, *, choices: dict[str, str], command: list[str]) -> dict[str, float]:
     """Run a composed config in an empty folder; returns the test scores. Raises ZooError for what a person can mend."""
-    with stop_signals():
+    with stop_signals(folder), held(folder):
         weights = None
         if cfg.model.weights is not None:
             weights = read_weights(cfg.model.weights, choices.get("model", ""))
@@ -101,14 +102,13 @@ def train(cfg: DictConfig, folder: Path, *, choices: dict[str, str], command: li
         config = to_plain(cfg)
         for unused in ("resume", "trust", "run_dir", "experiment", "debug", "expect"):
             config.pop(unused, None)
-        write_whole(folder / "run.json", json.dumps(describe_run(config, choices, command), indent=2) + "\n")
-        write_whole(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-        return run(config, folder, data=data, choices=choices, weights=weights)
+        about = describe_run(config, choices, command)
+        return run(config, folder, data=data, choices=choices, about=about, weights=weights)
 
 
 def resume(folder: Path, overrides: dict[str, Any]) -> dict[str, float]:
     """Continue the run in `folder` from its last whole checkpoint; from the start when it was stopped before any."""
-    with stop_signals():
+    with stop_signals(folder), held(folder):
         config = read_config(folder / "config.yaml")
         if not overrides.pop("trust", False):
             refuse_untrusted(config, str(folder / "config.yaml"))
@@ -118,7 +118,6 @@ def resume(folder: Path, overrides: dict[str, Any]) -> dict[str, float]:
             for part in path:
                 node = node[part]
             node[last] = value
-        write_whole(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         for leftover in (folder / "checkpoints").glob(".*.tmp"):  # of a process killed while it saved
             leftover.unlink()
         checkpoint, weights = find_resumable(folder), None
@@ -144,12 +143,13 @@ def run(
     *,
     data: Any,
     choices: dict[str, str],
+    about: dict[str, Any] | None = None,
     checkpoint: Path | None = None,
     weights: Weights | None = None,
 ) -> dict[str, float]:
     """Train by a resolved plain config, test the best checkpoint, write and print the scores.
 
-    Starts from `weights`, or continues from `checkpoint`.
+    Starts from `weights`, or continues from `checkpoint`. `about` becomes run.json.
     """
     from zoo.evaluation import evaluate_checkpoint
 
@@ -196,15 +196,18 @@ def run(
             Patience(task.monitor, options["min_delta"], options["patience"], mode=task.mode, strict=False)
         )
     trainer = make_trainer(trainer_options, logger=False, callbacks=callbacks, folder=folder)
-    # everything a person can get wrong is behind us: only now are the logs touched
-    rewind_logs(folder, read_checkpoint(checkpoint)["zoo"]["logs"] if checkpoint else {})
+    if is_first_process():  # everything a person can get wrong is behind us: only now is the folder touched
+        if about is not None:
+            write_whole(folder / "run.json", json.dumps(about, indent=2) + "\n")
+        write_whole(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        rewind_logs(folder, read_checkpoint(checkpoint)["zoo"]["logs"] if checkpoint else {})
+        print_header(choices, network, data, folder)
     loggers: list[Any] = [MetricsCSV(folder)]
     if config["logger"]["tensorboard"]:
         loggers.append(TensorBoard(folder))
     trainer.loggers = loggers
     data.trainer = trainer
     skip_unused_hooks(trainer, task)
-    print_header(choices, network, data, folder)
     try:
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
         split = "test" if "test" in data.splits else "val"
