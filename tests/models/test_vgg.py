@@ -74,7 +74,7 @@ NAMES = [name + norm for name in ("vgg11", "vgg13", "vgg16", "vgg19") for norm i
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_equals_torchvision(name: str, certify: Callable[..., None]) -> None:
-    """Ten seconds and up to 9 GB each; the next test does the same at a quarter of the width."""
+    """A quarter of a minute and gigabytes each; the next test does the same at a quarter of the width."""
     ours = getattr(vgg, name)(image_size=32, form="paper")
     with torch.device("meta"):  # its own initial weights are not needed
         twin = getattr(torchvision.models, name)()
