@@ -38,10 +38,12 @@ def run(network: nn.Module, images: Tensor, targets: Tensor) -> dict[str, Any]:
     # the heads weigh differently, so that two exchanged heads would show
     loss = sum((0.3**place) * F.cross_entropy(logits, targets) for place, logits in enumerate(in_train))
     assert isinstance(loss, Tensor)
+    assert all(torch.isfinite(output).all() for output in [*in_eval, *in_train]), "no number, so nothing to compare"
     loss.backward()
     gradients = {}
     for name, parameter in network.named_parameters():
         gradients[name] = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
+        assert torch.isfinite(gradients[name]).all(), f"{name} has a gradient that is no number"
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.grad is not None:
