@@ -82,10 +82,18 @@ def log_sizes(folder: Path) -> dict[str, int]:
 
 
 def rewind_logs(folder: Path, sizes: dict[str, int]) -> None:
-    """Cut every log back to its stored length, and remove those that did not exist then."""
+    """Cut every log back to its stored length, and remove those that did not exist then.
+
+    A metrics.csv that has lost what it had then is cut to its last whole line.
+    """
     for path in log_files(folder):
         if path.name not in sizes:
             path.unlink()
         elif sizes[path.name] < path.stat().st_size:
-            with path.open("r+b") as file:
-                file.truncate(sizes[path.name])
+            os.truncate(path, sizes[path.name])
+    metrics = folder / METRICS
+    whole = metrics.read_bytes().rfind(b"\n") + 1 if metrics.exists() else 0
+    if whole < sizes.get(METRICS, 0):
+        print(f"{metrics} has lost lines since the checkpoint was written: the steps in them are missing from now on.")
+        if metrics.exists():
+            os.truncate(metrics, whole)
