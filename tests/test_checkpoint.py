@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from zoo.build import is_trusted
-from zoo.checkpoint import FORMAT_VERSION, AtomicCheckpointIO, find_checkpoint, find_resumable, read_checkpoint
+from zoo.checkpoint import FORMAT_VERSION, AtomicCheckpointIO, find_checkpoint, find_whole, read_checkpoint
 from zoo.errors import ZooError
 from zoo.evaluation import evaluate, load
 
@@ -194,4 +194,4 @@ def test_best_is_the_best_validation_epoch_and_what_a_folder_means(small_run) ->
 def test_an_empty_folder_has_nothing_to_evaluate_and_nothing_to_resume(tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="no checkpoint yet"):
         find_checkpoint(tmp_path)
-    assert find_resumable(tmp_path) is None
+    assert find_whole(tmp_path, ["last.ckpt"]) is None

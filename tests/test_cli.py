@@ -126,6 +126,8 @@ def test_config_is_printed_with_overrides(capsys: pytest.CaptureFixture[str]) ->
         (["train", "resume=run", "seed=3"], "Beside resume= may stand"),
         (["train", "resume=run", "optimizer=sgd"], "Beside resume= may stand"),
         (["train", "resume=run", "trainer.max_epochs=x"], "whole number"),
+        (["train", "resume=run", "data.root=elsewhere"], "there is no key data.root"),
+        (["train", "resume=run", "data.batch_size=3"], "data.root, data.path"),
         (["train", "resume=run", "trainer=cpuu"], "Did you mean trainer=cpu?"),
         (["train", "-m", "resume=run"], "takes no flags"),
         (["train", "run_dir=run"], "resume=run"),

@@ -151,7 +151,7 @@ def test_no_whole_checkpoint_left_is_refused(small_run) -> None:
     folder, _ = small_run()
     for name in ("last", "previous"):
         (folder / "checkpoints" / f"{name}.ckpt").write_bytes(b"not a checkpoint")
-    with pytest.raises(ZooError, match=r"last\.ckpt is damaged[\s\S]*previous\.ckpt is damaged[\s\S]*start a new run"):
+    with pytest.raises(ZooError, match=r"start a new run[\s\S]*last\.ckpt is damaged[\s\S]*previous\.ckpt is damaged"):
         resume(folder, {})
 
 
@@ -198,7 +198,78 @@ def test_a_damaged_config_gets_a_sentence(content: bytes, small_run) -> None:
         resume(folder, {})
 
 
-def test_a_run_cannot_be_shortened_below_what_it_has_done(small_run) -> None:
-    folder, _ = small_run("trainer.max_epochs=3")
-    with pytest.raises(ZooError, match="max_epochs"):
-        resume(folder, {"trainer.max_epochs": 1})
+@pytest.mark.parametrize(("limit", "too_low", "reached"), [("max_epochs", 2, 3), ("max_steps", 23, 24)])
+def test_a_run_cannot_be_shortened_below_what_it_has_done(limit: str, too_low: int, reached: int, small_run) -> None:
+    folder, _ = small_run(f"trainer.{limit}={reached}")
+    before = (folder / "config.yaml").read_bytes()
+    with pytest.raises(ZooError, match=rf"trainer\.{limit}={too_low}: must be at least {reached}"):
+        resume(folder, {f"trainer.{limit}": too_low})
+    assert (folder / "config.yaml").read_bytes() == before
+    resume(folder, {f"trainer.{limit}": reached})
+
+
+def test_an_edited_config_is_refused_and_what_may_change_may_be_edited(small_run, capsys) -> None:
+    folder, scores = small_run("task.class_weights=balanced")
+    file = folder / "config.yaml"
+    text = file.read_text(encoding="utf-8")
+    for edited, said in (
+        (text.replace("lr: 0.005", "lr: 0.05"), r"config\.yaml: optimizer\.lr is 0\.05, .* trained with 0\.005"),
+        (text.replace("  lr: 0.005\n", ""), r"optimizer\.lr is None"),
+        (text + "ema_decoy: 1\n", r"ema_decoy is 1"),
+    ):
+        assert edited != text
+        file.write_text(edited, encoding="utf-8")
+        with pytest.raises(ZooError, match=said):
+            resume(folder, {})
+    file.write_text(text.replace("accelerator: cpu", "accelerator: auto"), encoding="utf-8")
+    assert resume(folder, {"trainer.accelerator": "cpu"}) == scores
+
+
+def test_scores_come_from_the_last_checkpoint_where_the_best_is_damaged_or_gone(small_run, capsys) -> None:
+    folder, scores = small_run("trainer.check_val_every_n_epoch=2")  # the best is the last
+    best = folder / "checkpoints" / "best.ckpt"
+    best.write_bytes(best.read_bytes()[:20_000])
+    assert resume(folder, {}) == scores
+    assert "best.ckpt is damaged or not a checkpoint: it cannot be read. Using last.ckpt." in capsys.readouterr().out
+    best.unlink()
+    assert resume(folder, {}) == scores
+    assert "best.ckpt. Using last.ckpt." in capsys.readouterr().out
+
+
+def test_a_missing_last_checkpoint_is_said(small_run, capsys) -> None:
+    folder, scores = small_run()
+    (folder / "checkpoints" / "last.ckpt").unlink()
+    assert resume(folder, {}) == scores
+    assert "There is no checkpoint" in (said := capsys.readouterr().out)
+    assert "last.ckpt. Using previous.ckpt." in said
+
+
+@pytest.mark.parametrize("kept", [0, 60, 90])
+def test_metrics_that_lost_lines_are_cut_to_whole_ones(kept: int, small_run, capsys) -> None:
+    folder, _ = small_run("trainer.max_epochs=1")
+    metrics = folder / "metrics.csv"
+    content = metrics.read_bytes()
+    metrics.write_bytes(content[:kept])
+    assert resume(folder, {"trainer.max_epochs": 2})
+    assert capsys.readouterr().out.count("metrics.csv has lost lines") == 1
+    assert_each_step_once(folder)
+    head = content[:kept][: content[:kept].rfind(b"\n") + 1] or b"step,epoch,name,value\n"
+    rest = metrics.read_bytes().removeprefix(head)
+    assert rest.startswith(b"16,1,"), "the second epoch's first line"
+    resume(folder, {})
+    assert "has lost lines" not in capsys.readouterr().out
+    metrics.unlink()
+    resume(folder, {})
+    assert metrics.read_bytes() == b"step,epoch,name,value\n"
+
+
+def test_a_run_continues_where_its_data_lie_now(small_run, tmp_path) -> None:
+    rows = "".join(f"{n % 7},{n % 3},{'ab'[n % 2]}\n" for n in range(60))
+    (tmp_path / "table.csv").write_text(f"x,y,class\n{rows}")
+    words = [f"data.path={tmp_path / 'table.csv'}", "data.target=class", "model=mlp"]
+    folder, scores = small_run("data=csv_table", *words)
+    (tmp_path / "table.csv").rename(tmp_path / "moved.csv")
+    with pytest.raises(ZooError, match=r"table\.csv"):
+        resume(folder, {})
+    assert resume(folder, {"data.path": str(tmp_path / "moved.csv")}) == scores
+    assert resume(folder, {}) == scores

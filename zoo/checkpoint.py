@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,32 +165,28 @@ def find_checkpoint(path: Path) -> Path:
     """The checkpoint a person means by a run folder (its best, as the final test used) or a file."""
     if not path.is_dir():
         return path
-    for name in (BEST, LAST, PREVIOUS):
-        if (path / "checkpoints" / name).exists():
-            return path / "checkpoints" / name
-    raise ZooError(f"{path} holds no checkpoint yet: expected {path / 'checkpoints' / BEST}.")
+    found = find_whole(path, (BEST, LAST, PREVIOUS))
+    if found is None:
+        raise ZooError(f"{path} holds no checkpoint yet: expected {path / 'checkpoints' / BEST}.")
+    return found
 
 
-def find_resumable(folder: Path) -> Path | None:
-    """The newest whole checkpoint to continue from, None when the run was stopped before its first.
+def find_whole(folder: Path, names: Sequence[str]) -> Path | None:
+    """The first whole one of a run's checkpoints of these names, None where there is none of them.
 
-    A damaged one is named and its predecessor taken.
+    It is said why those before it are not taken.
     """
-    problems = []
-    for name in (LAST, PREVIOUS):
-        path = folder / "checkpoints" / name
-        if not path.exists():
-            continue
+    paths = [folder / "checkpoints" / name for name in names]
+    if not any(path.exists() for path in paths):
+        return None
+    problems: list[str] = []
+    for path in paths:
         try:
             read_checkpoint(path)
         except ZooError as error:
             problems.append(str(error).splitlines()[0])
             continue
-        for problem in problems:
-            print(f"{problem} Continuing from its predecessor, {path.name}.")
+        if problems:
+            print(*problems, f"Using {path.name}.")
         return path
-    if problems:
-        raise ZooError(
-            "\n".join(problems) + f"\nNo whole checkpoint is left in {folder / 'checkpoints'}: start a new run."
-        )
-    return None
+    raise ZooError(f"No whole checkpoint is left in {folder / 'checkpoints'}: start a new run.\n" + " ".join(problems))

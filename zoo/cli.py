@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import ZooError
-from zoo.folders import RUN_DIR, is_first_process, new_folder, remove_empty, run_folder
+from zoo.folders import MAY_CHANGE, RUN_DIR, is_first_process, new_folder, remove_empty, run_folder
 
 VERBS = {
     "train": "train a model, continue a run, or sweep",
@@ -66,8 +66,6 @@ _OBSTACLES = {
     errno.EACCES: "change its permissions or choose another folder",
     errno.EPERM: "change its permissions or choose another folder",
 }
-# What may stand beside resume=: a continued run ends like the one that was never stopped.
-_BESIDE_RESUME = ("trainer.max_epochs", "trainer.max_steps", "trainer.accelerator", "trainer.devices")
 _DEVICE = ("accelerator", "devices", "strategy")  # what resume= takes of a trainer=option
 
 
@@ -293,10 +291,10 @@ def _resume(overrides: list[str]) -> int:
             changes |= {f"trainer.{key}": value for key, value in read_choice(word).items() if key in _DEVICE}
         elif name == "logger" and "=" in word:
             changes |= {f"logger.{key}": value for key, value in read_choice(word).items()}
-        elif name in _BESIDE_RESUME or name.startswith("logger.") or name == "trust":
+        elif name.startswith(MAY_CHANGE) or name == "trust":
             values.append(word)
         elif name != "resume":
-            allowed = f"{', '.join(_BESIDE_RESUME)}, trainer=…, logger=…, logger.… and trust"
+            allowed = f"{', '.join(MAY_CHANGE)}, trainer=… and trust"
             raise ZooError(f"{word}: a continued run keeps its config. Beside resume= may stand {allowed}.")
     changes |= check_saved(folder / "config.yaml", values)
     from zoo.run import resume

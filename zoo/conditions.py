@@ -1,11 +1,14 @@
 """What must hold before a run starts, where it is nobody's argument and therefore nobody else's to check."""
 
+from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_class
 from torch import nn
 
 from zoo.errors import ZooError
+from zoo.folders import MAY_CHANGE
+from zoo.report import flatten
 
 
 def check_ranges(config: dict[str, Any]) -> None:
@@ -44,3 +47,19 @@ def check_sizes(network: nn.Module, data: Any) -> None:
     batch_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
     if batch_norm and data.batch_size < 2:
         raise ZooError(f"data.batch_size={data.batch_size}: must be at least 2 for a network with batch normalisation")
+
+
+def check_continued(config: dict[str, Any], checkpoint: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Refuse to continue with another config, or to a nearer end; returns what the checkpoint says of itself."""
+    now, then = flatten(config), flatten(checkpoint["zoo"]["config"])
+    for name in dict.fromkeys([*then, *now]):
+        if not name.startswith(MAY_CHANGE) and now.get(name) != then.get(name):
+            raise ZooError(
+                f"{folder / 'config.yaml'}: {name} is {now.get(name)}, and this run was trained with "
+                f"{then.get(name)}.\nPut that back, or start a new run."
+            )
+    limit = "max_steps" if config["trainer"]["max_steps"] > 0 else "max_epochs"
+    reached = checkpoint["engine"]["step_count"] if limit == "max_steps" else checkpoint["epoch"] + 1
+    if 0 < (config["trainer"][limit] or 0) < reached:
+        raise ZooError(f"trainer.{limit}={config['trainer'][limit]}: must be at least {reached}, where this run is")
+    return checkpoint["zoo"]

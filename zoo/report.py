@@ -96,16 +96,13 @@ def hyper_parameters(config: dict[str, Any], choices: dict[str, str]) -> dict[st
     numbers: dict[str, Any] = {name: config[name] for name in kept}
     numbers["data"] = {"batch_size": config["data"]["batch_size"]}
     numbers["trainer"] = {name: config["trainer"][name] for name in ("max_epochs", "max_steps", "precision")}
-    flat = flatten(numbers)
+    flat = {name: value for name, value in flatten(numbers).items() if isinstance(value, bool | int | float | str)}
     return choices | {name: value for name, value in flat.items() if "_target_" not in name}
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys joined by dots, for TensorBoard's table of hyper-parameters: numbers, switches and names only."""
+    """Nested keys joined by dots."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
-        if isinstance(value, dict):
-            flat.update(flatten(value, f"{prefix}{name}."))
-        elif isinstance(value, bool | int | float | str):
-            flat[prefix + name] = value
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat

@@ -18,8 +18,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from zoo.build import build, refuse_untrusted
-from zoo.checkpoint import AtomicCheckpointIO, Checkpoints, find_checkpoint, find_resumable, read_checkpoint
-from zoo.conditions import check_facts, check_ranges, check_sizes
+from zoo.checkpoint import LAST, PREVIOUS, AtomicCheckpointIO, Checkpoints, find_checkpoint, find_whole, read_checkpoint
+from zoo.conditions import check_continued, check_facts, check_ranges, check_sizes
 from zoo.errors import ZooError
 from zoo.folders import held, is_first_process
 from zoo.logs import METRICS, MetricsCSV, TensorBoard, rewind_logs
@@ -120,9 +120,9 @@ def resume(folder: Path, overrides: dict[str, Any]) -> dict[str, float]:
             node[last] = value
         for leftover in (folder / "checkpoints").glob(".*.tmp"):  # of a process killed while it saved
             leftover.unlink()
-        checkpoint, weights = find_resumable(folder), None
+        checkpoint, weights = find_whole(folder, (LAST, PREVIOUS)), None
         if checkpoint is not None:
-            choices = read_checkpoint(checkpoint)["zoo"]["choices"]
+            choices = check_continued(config, read_checkpoint(checkpoint), folder)["choices"]
         elif (folder / "scores.json").exists() or (folder / "checkpoints" / "best.ckpt").exists():
             raise ZooError(
                 f"{folder / 'checkpoints'} holds no last.ckpt to continue from, though this run has results.\n"
