@@ -2,8 +2,8 @@
 
 C. Szegedy et al., "Rethinking the Inception architecture for computer vision", CVPR 2016, 1512.00567.
 Layers and names are torchvision's: 23,834,568 parameters, 27,161,264 with the auxiliary head. Deliberate deviations:
-- From the paper, as torchvision: from 73×73×64 to 35×35 there are a 1×1, a 3×3 and a pooling in place of Table 1's three
-  of 3×3, and the first three blocks keep one 5×5 where figure 5 has two of 3×3.
+- From the paper, as torchvision: from 73×73×64 to 35×35 there are a 1×1, a 3×3 and a pooling in place of three 3×3
+  (Table 1), and the first three blocks keep one 5×5 where figure 5 has two of 3×3.
 - From torchvision: initial weights are normal and cut at ±2σ; torchvision passes ±2 as absolute bounds, which cut none.
 - On images below 299 the head's 5×5 pooling of stride 3 leaves less than the 5×5 that follows needs: it then pools
   adaptively to 5×5.
