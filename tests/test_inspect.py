@@ -3,6 +3,7 @@
 import copy
 import csv
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,42 @@ def test_known_networks() -> None:
     original = fields(LeNet5Original(), 1, 28, 28)  # convolutions by slices, pooling by functions
     assert [original[name].fields[0].size for name in ("c1", "s2", "c3.six", "s4")] == [5, 6, 14, 16]
     assert "c5" not in original, "one place is no map"
+
+
+def test_what_keeps_the_window() -> None:
+    layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.GroupNorm(1, 4), nn.InstanceNorm2d(4), nn.LocalResponseNorm(3)]
+    layers += [nn.ReLU(True), nn.PReLU(), nn.GELU(), nn.SELU(), nn.ChannelShuffle(2), nn.AdaptiveAvgPool2d(30)]
+    layers += [nn.Sigmoid(), nn.Softplus(), nn.Conv2d(4, 4, 1)]
+    rows = receptive_fields(nn.Sequential(*layers), torch.empty(1, 1, 32, 32))
+    assert [row.fields for row in rows] == [(Field(1, 0, 3),) * 2] * len(layers)
+    (row,) = receptive_fields(nn.MaxPool2d(3, 2, padding=1, dilation=4), torch.empty(1, 1, 32, 32))
+    assert row.fields == (Field(2, -1, 9),) * 2
+
+
+class Applied(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function, self.last = function, nn.ReLU()
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.last(self.function(input))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x[:, :, :4, :4] + F.avg_pool2d(x, 2),  # units at different distances
+        lambda x: x * torch.sigmoid(x.mean((2, 3), keepdim=True)),  # a gate that has seen everything
+        lambda x: x + F.adaptive_avg_pool2d(x, 1),
+        lambda x: F.adaptive_avg_pool2d(x, 3),  # windows of different sizes
+        lambda x: x[:, :, torch.arange(7, -1, -1)],
+        lambda x: x.softmax(3),
+        lambda x: x.transpose(2, 3) @ x,
+        lambda x: F.interpolate(x, scale_factor=2),
+    ],
+)
+def test_what_has_no_window_is_left_out(function: Callable[[Tensor], Tensor]) -> None:
+    assert receptive_fields(Applied(function), torch.empty(1, 2, 8, 8)) == []
 
 
 def test_the_table_names_the_layers_that_change_something() -> None:
@@ -307,6 +344,9 @@ def test_the_default_layer_is_the_last_with_a_map() -> None:
     )
     assert maps(vgg, x)["0"] == (30, 30)
     assert default_layer({name: size for name, size in maps(vgg, x).items() if name != "1"}) == "0"
+    again = Applied(lambda x: x)
+    again.function = nn.Sequential(again.last, nn.Conv2d(3, 3, 1))
+    assert list(maps(again, x)) == ["function.1", "function", "last"], "in the order of the last calls"
     assert default_layer({"a": (1, 1), "b": (1, 1)}) == "b"
     assert default_layer({}) is None
 
@@ -365,6 +405,13 @@ def test_a_trained_run(small_run: Any, capsys: pytest.CaptureFixture[str]) -> No
         main([f"ckpt_path={folder}", "layer=feature.3"])
     with pytest.raises(ZooError, match="split=tset: this data has train, val, test"):
         main([f"ckpt_path={folder}", "split=tset"])
+    with pytest.raises(ZooError, match="was trained with channels=1 and this data has channels=3"):
+        main([f"ckpt_path={folder}", "data=earth"])
+    checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    checkpoint["zoo"]["config"]["model"]["_target_"] = "os.system"
+    torch.save(checkpoint, folder / "other.ckpt")
+    with pytest.raises(ZooError, match=r"names model\._target_=os\.system.*nothing was run"):
+        main([f"ckpt_path={folder / 'other.ckpt'}"])
     with pytest.raises(ZooError, match="is a file"):
         main([f"ckpt_path={folder}", f"out={folder / 'config.yaml'}"])
 

@@ -58,20 +58,9 @@ class Row(NamedTuple):
 COLUMNS = ("layer", "type", "map", "jump", "field", "centre")
 
 # Operations, by their names in ATen, that work place by place, besides those that torch itself tags as pointwise …
-_ALIKE = {
-    "cat",
-    "view",
-    "_unsafe_view",
-    "unsqueeze",
-    "squeeze",
-    "expand",
-    "repeat",
-    "clone",
-    "detach",
-    "alias",
-    "slice",
-}
-_ALIKE |= {"native_batch_norm", "native_group_norm", "native_layer_norm", "_prelu_kernel", "index", "_to_copy"}
+_ALIKE = {"cat", "view", "_unsafe_view", "unsqueeze", "squeeze", "expand", "repeat", "clone", "detach", "alias"}
+_ALIKE |= {"_to_copy", "slice", "index", "channel_shuffle", "_prelu_kernel"}
+_ALIKE |= {"native_batch_norm", "native_group_norm", "native_layer_norm"}
 _POOLS = {"max_pool2d_with_indices", "avg_pool2d", "avg_pool3d"}  # … those with windows …
 _GRIDS = {"_adaptive_avg_pool2d", "adaptive_max_pool2d"}  # … with windows where they divide the map …
 _PADS = {"constant_pad_nd", "replication_pad2d", "reflection_pad2d"}  # … and those that add a border.
