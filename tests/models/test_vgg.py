@@ -83,7 +83,8 @@ def test_equals_torchvision(name: str, certify: Callable[..., None]) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_equals_torchvision_at_a_quarter_of_the_width(name: str) -> None:
-    ours = getattr(vgg, name)(image_size=32, form="paper", num_classes=10, width=0.25)
+    """At 45 pixels, of which the pools drop some."""
+    ours = getattr(vgg, name)(image_size=45, form="paper", num_classes=10, width=0.25)
     letters = torchvision.models.vgg.cfgs[{"11": "A", "13": "B", "16": "D", "19": "E"}[name[3:5]]]
     narrow = [letter if letter == "M" else letter // 4 for letter in letters]
     with torch.device("meta"):
@@ -91,7 +92,7 @@ def test_equals_torchvision_at_a_quarter_of_the_width(name: str) -> None:
         twin = torchvision.models.vgg.VGG(features, num_classes=10)
         for place, sizes in ((0, (128 * 49, 1024)), (3, (1024, 1024)), (6, (1024, 10))):
             twin.classifier[place] = nn.Linear(*sizes)
-    row = compare(ours, twin.to_empty(device="cpu"), image_size=32, num_classes=10)
+    row = compare(ours, twin.to_empty(device="cpu"), image_size=45, num_classes=10)
     assert row["outputs"] <= OUTPUT_BAR, row
     assert max(row["gradients"], row["weights after a step"], row["buffers"]) <= GRADIENT_BAR, row
 
