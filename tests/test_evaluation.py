@@ -72,6 +72,39 @@ def test_other_splits_other_data_and_other_sizes(small_run) -> None:
         evaluate(ckpt_path=folder, split="holdout")
 
 
+@pytest.mark.parametrize("limit", [0, 0.01])
+def test_a_limit_that_leaves_no_batch_is_refused(limit: float, small_run) -> None:
+    folder, _ = small_run()
+    with pytest.raises(ZooError, match=rf"limit_test_batches={limit}: must leave at least one of the 1 batches"):
+        evaluate(ckpt_path=folder, overrides=[f"trainer.limit_test_batches={limit}"])
+    for split in ("train", "val", "test"):
+        name = f"limit_{split}_batches"
+        with pytest.raises(ZooError, match=rf"trainer\.{name}=0\.01: must leave"):
+            small_run(f"trainer.{name}=0.01", name=f"{split} {limit}")
+
+
+def test_weights_that_are_not_numbers_are_not_scored(small_run) -> None:
+    folder, _ = small_run()
+    best = folder / "checkpoints" / "best.ckpt"
+    checkpoint = torch.load(best, weights_only=True)
+    name = next(name for name in checkpoint["state_dict"] if name.startswith("network."))
+    checkpoint["state_dict"][name].view(-1)[0] = float("nan")
+    torch.save(checkpoint, best)
+    for refusing in (lambda: evaluate(ckpt_path=folder), lambda: zoo.load(folder)):
+        with pytest.raises(ZooError, match=rf"best\.ckpt .*{name.removeprefix('network.')} is not a number"):
+            refusing()
+
+
+def test_few_training_examples_are_scored_as_they_are_evaluated(small_run) -> None:
+    folder, scores = small_run("train_examples=20")
+    learnt = evaluate(ckpt_path=folder, split="train")
+    assert {name: score for name, score in scores.items() if name.startswith("train/")} == {
+        name: learnt[name] for name in ("train/loss", "train/accuracy")
+    }
+    assert round(learnt["train/accuracy"] * 20, 4) % 1 == 0
+    assert not any(name.startswith("train/") for name in small_run(name="all")[1])
+
+
 def test_load_gives_a_network_its_preprocessing_and_its_classes(small_run) -> None:
     folder, _ = small_run()
     network, preprocessing, class_names = zoo.load(folder)

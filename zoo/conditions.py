@@ -6,6 +6,7 @@ from typing import Any
 from hydra.utils import get_class
 from torch import nn
 
+from zoo.data.loaders import Loader
 from zoo.errors import ZooError
 from zoo.folders import MAY_CHANGE
 from zoo.report import flatten
@@ -20,9 +21,8 @@ def check_ranges(config: dict[str, Any]) -> None:
     if patience is not None and patience < 1:
         raise ZooError(f"early_stopping.patience={patience}: must be at least 1, or null for none")
     waits = patience is not None or "Plateau" in config["scheduler"]["_target_"]
-    for limit in ("limit_train_batches", "limit_val_batches"):
-        if config["trainer"][limit] == 0 and (limit == "limit_train_batches" or waits):
-            raise ZooError(f"trainer.{limit}=0: must be more than 0, as this run needs those batches")
+    if config["trainer"]["limit_val_batches"] == 0 and waits:
+        raise ZooError("trainer.limit_val_batches=0: must be more than 0, as this run waits for a validation score")
     if config["model"].get("weights") is not None and "LSUV" in config["init"]["_target_"]:
         raise ZooError("init=lsuv would overwrite model.weights: choose one of them")
     if (config["trainer"]["max_epochs"] or -1) < 1 and config["trainer"]["max_steps"] < 1:
@@ -39,7 +39,7 @@ def check_facts(config: dict[str, Any], data: Any) -> None:
         raise ZooError(f"model.num_classes={given}: must be at least {there}, the number of classes in the data")
 
 
-def check_sizes(network: nn.Module, data: Any) -> None:
+def check_sizes(network: nn.Module, data: Any, trainer: dict[str, Any]) -> None:
     """Refuse splits and batches too small to compute with."""
     for split in ("train", "val"):
         if split in data.splits and data.size(split) < 2:
@@ -47,6 +47,16 @@ def check_sizes(network: nn.Module, data: Any) -> None:
     batch_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
     if batch_norm and data.batch_size < 2:
         raise ZooError(f"data.batch_size={data.batch_size}: must be at least 2 for a network with batch normalisation")
+    for split in data.splits:
+        if split != "val" or trainer["limit_val_batches"] != 0:
+            check_limit(trainer, split, data.loader(split, training=split == "train"))
+
+
+def check_limit(trainer: dict[str, Any], stage: str, loader: Loader) -> None:
+    """Refuse a limit that leaves no batch."""
+    limit = trainer[f"limit_{stage}_batches"]
+    if 0 <= (limit * len(loader) if isinstance(limit, float) else limit) < 1:
+        raise ZooError(f"trainer.limit_{stage}_batches={limit}: must leave at least one of the {len(loader)} batches")
 
 
 def check_continued(config: dict[str, Any], checkpoint: dict[str, Any], folder: Path) -> dict[str, Any]:

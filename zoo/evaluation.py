@@ -11,6 +11,7 @@ from torch import nn
 
 from zoo.build import build, refuse_untrusted
 from zoo.checkpoint import find_checkpoint, read_checkpoint
+from zoo.conditions import check_limit
 from zoo.errors import ZooError
 from zoo.network import construct, make_fast
 from zoo.report import quieten_lightning
@@ -63,14 +64,21 @@ def evaluate_checkpoint(
         make_fast(network)
     trainer = make_trainer({**config["trainer"], "profiler": None}, logger=False)
     data.trainer = trainer
-    trainer.test(task, dataloaders=data.loader(split), verbose=False)
+    data.train_examples = config["train_examples"]
+    loader = data.loader(split)
+    check_limit(config["trainer"], "test", loader)
+    trainer.test(task, dataloaders=loader, verbose=False)
     return task.scores
 
 
 def load_weights(network: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
     """Put the evaluated weights (the averaged ones, where there are) into a network."""
+    weights = evaluated_weights(state)
+    for name, tensor in weights.items():
+        if tensor.isnan().any():
+            raise ZooError(f"{path} holds no trained network: {name} is not a number (NaN), at least in part.")
     try:
-        network.load_state_dict(evaluated_weights(state))
+        network.load_state_dict(weights)
     except RuntimeError as error:
         raise ZooError(
             f"{path} does not fit the network its config describes: {str(error).splitlines()[-1].strip()}"

@@ -171,7 +171,7 @@ def run(
     optimization = make_optimization(config, network)
     data.setup("fit")
     data.train_examples = config["train_examples"]
-    check_sizes(network, data)
+    check_sizes(network, data, config["trainer"])
     if looks and checkpoint is None:
         initialise(network, config, first_inputs(data))
     if config["fast"]:
@@ -211,7 +211,11 @@ def run(
     try:
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
         split = "test" if "test" in data.splits else "val"
-        scores = evaluate_checkpoint(find_checkpoint(folder), split=split, data=data)
+        tested = find_checkpoint(folder)
+        scores = evaluate_checkpoint(tested, split=split, data=data)
+        learnt = {}
+        if config["train_examples"] is not None:  # a few examples: were they learnt?
+            learnt = evaluate_checkpoint(tested, split="train", data=data)
         if trainer.is_global_zero:
             for logger in loggers:
                 logger.log_hyperparams(hyper_parameters(config, choices), scores, trainer.global_step)
@@ -219,6 +223,8 @@ def run(
                 learning_curves(folder / METRICS).savefig(folder / "curves.png", dpi=100)
             if checkpoints.best_score is not None:
                 scores[task.monitor] = checkpoints.best_score
+            kept = ("train/loss", task.monitor.replace("val", "train"))
+            scores |= {name: score for name, score in learnt.items() if name in kept}
             write_whole(folder / "scores.json", json.dumps(scores, indent=2) + "\n")
             print_scores(scores, folder)
     except MisconfigurationException as error:
