@@ -95,7 +95,7 @@ WRONG = {
     "fast=1": "true or false",
     "seed=null": "whole number",
     "seed=-1": "0 or more",
-    "seed=": "whole number",
+    "seed=": "something on both sides of the =",
     "optimizer.lr=fast": "a number",
     "optimizer.lr=0": "more than 0",
     "optimizer.betas=[0.9]": "[a number, a number]",
@@ -127,15 +127,20 @@ WRONG = {
     "~model": "cannot be taken away",
     "+model=lenet5": "Did you mean model=lenet5?",
     "model=null": "choose an option",
-    "model=": "there is no model",
+    "model=": "something on both sides of the =",
     "model=[": "there is no model",
     "model=lenet5,mlp": "needs -m",
     "seed=1,2": "needs -m",
     "model.num_classes=${data.nope}": "needs data.nope, which data=digits does not have",
     "model.num_classes=${nope}": "the config does not have",
     "run_dir=a=b": "Did you mean run_dir='\"a=b\"'?",
-    "trainer": "write group=option or key=value",
-    "=3": "there is no key",
+    "trainer": "write group=option or key=value. Did you mean trainer=…?",
+    "trainer.limit_test_batches=0": "more than 0",
+    "=3": "something on both sides of the =",
+    "=": "something on both sides of the =",
+    "optimizer.lr": "Did you mean optimizer.lr=…?",
+    "model": "Did you mean model=…?",
+    "resume": "Did you mean resume=…?",
     "model@x=lenet5": "Did you mean model?",
     "model._target_=my.Net": "there is no module my",
     "model._target_=zoo.models.lenet.LeNet6": "zoo.models.lenet has no LeNet6",
@@ -152,8 +157,10 @@ def test_wrong_argument(argument: str, part: str) -> None:
     assert part in sentence, sentence
 
 
-def test_two_options_of_one_group() -> None:
-    assert "given already" in (refusal("model=mlp", "model=lenet5") or "")
+@pytest.mark.parametrize("line", [["model=mlp", "model=lenet5"], ["run_dir=a", "run_dir=b"], ["resume=a", "resume=a"]])
+def test_what_is_chosen_once(line: list[str]) -> None:
+    assert (refusal(*line) or "").startswith(f"{line[1]}: {line[0]} was given already")
+    assert refusal("seed=1", "seed=2") is None  # the last holds, as everywhere with Hydra
 
 
 NO_ARGUMENTS = [
@@ -272,7 +279,7 @@ def test_an_own_class_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (["optimizer.lr=interval(0,1)"], "cannot be swept"),
         (["model=glob(zzz*)"], "chooses nothing"),
         (["run_dir=a,b"], "hydra.sweep.dir"),
-        (["seed=0,1", "trainer.max_epochs="], "must be a whole number"),
+        (["seed=0,1", "trainer.max_epochs="], "both sides of the ="),
     ],
 )
 def test_sweep_is_checked_whole(line: list[str], part: str | None) -> None:

@@ -98,6 +98,19 @@ def test_examples_in_the_help_are_right(tmp_path: Path, monkeypatch: pytest.Monk
             assert cli.main(["train", *words, *([] if "--cfg" in words else ["--cfg", "job"])]) == 0, line
 
 
+def test_help_of_evaluation_lists_no_flag_that_it_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["evaluate", "--help"]) == 0
+    flags = [word.strip(",") for word in capsys.readouterr().out.split() if word.startswith("--")]
+    assert set(flags) == {"--help", "--cfg", "--resolve"}
+
+
+def test_ctrl_c_at_exit_says_nothing() -> None:
+    code = "import atexit, os, signal, sys, time\n"
+    code += "atexit.register(lambda: (os.kill(os.getpid(), signal.SIGINT), time.sleep(5)))\n"
+    done = process(code + "from zoo.cli import main; main(['-h'])")
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
 def test_config_is_printed_with_overrides(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", "--cfg", "job", "optimizer.lr=0.5"]) == 0
     config = yaml.safe_load(capsys.readouterr().out)
@@ -133,6 +146,11 @@ def test_config_is_printed_with_overrides(capsys: pytest.CaptureFixture[str]) ->
         (["train", "run_dir=run"], "resume=run"),
         (["train", "run_dir=file"], "is a file"),
         (["train", "run_dir=file/below"], "is a file or below one"),
+        (["train", "resume="], "something on both sides of the ="),
+        (["train", "resume"], "Did you mean resume=…?"),
+        (["train", "resume=run", "resume=run"], "given already"),
+        (["evaluate", "ckpt_path=run", "ckpt_path=here"], "given already"),
+        (["evaluate", "ckpt_path"], "Did you mean ckpt_path=…?"),
         (["evaluate"], "ckpt_path is needed"),
         (["evaluate", "run"], "Did you mean ckpt_path=run?"),
         (["evaluate", "ckpt=run"], "Did you mean ckpt_path?"),

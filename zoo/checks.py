@@ -65,7 +65,7 @@ BOUNDS: dict[str, Bound] = {
     **dict.fromkeys(("num_features", "accumulate_grad_batches", "log_every_n_steps"), _FROM_1),
     **dict.fromkeys(("check_val_every_n_epoch", "every_n_steps", "patience"), _FROM_1),
     **dict.fromkeys(("max_epochs", "max_steps"), _NO_LIMIT),
-    "train_examples": _ABOVE_0,
+    **dict.fromkeys(("train_examples", "limit_train_batches", "limit_test_batches"), _ABOVE_0),
     **dict.fromkeys(("dropout", "label_smoothing"), _PROPER),
     "ema_decay": ("more than 0 and less than 1", lambda x: 0 < x < 1),
 }
@@ -102,6 +102,18 @@ def _read(argument: str) -> Override | None:
         return OverridesParser.create().parse_override(argument)
     except HydraException:
         return None
+
+
+def check_form(arguments: Sequence[str]) -> None:
+    """Refuse what lacks a side of its =, and a second choice of what can be chosen once."""
+    given: dict[str, str] = {}
+    for argument in arguments:
+        name, value = name_of(argument), argument.partition("=")[2].strip()
+        if "=" in argument and not (name and value):
+            raise ZooError(f"{argument}: write key=value, with something on both sides of the =.")
+        if name in given and name in (*options(), "resume", "run_dir", "ckpt_path"):
+            raise ZooError(f"{argument}: {given[name]} was given already; one {name} can be chosen.")
+        given[name] = argument
 
 
 def _did_you_mean(meant: str | None) -> str:
@@ -182,14 +194,13 @@ def check_sweep(arguments: Sequence[str]) -> None:
 
 def check(arguments: Sequence[str]) -> Job:
     """The job that a command's arguments make. ZooError: the first mistake in them, or in the files they choose."""
+    check_form(arguments)
     overrides = [(argument, _read(argument)) for argument in arguments]
     chosen: dict[str, str] = {}
     for argument, override in overrides:
         name = name_of(argument)
         if name in options() and ("=" in argument or (override is not None and override.is_delete())):
             _check_choice(argument, override)
-            if name in chosen:
-                raise ZooError(f"{argument}: {chosen[name]} was given already; one {name} can be chosen.")
             chosen[name] = argument
     config, choices = composed(tuple(chosen.values()))
     config, layout = deepcopy(config), read_layout(choices)
@@ -269,6 +280,7 @@ def _unreadable(argument: str, known: Sequence[str]) -> str:
         choices = [f"{group}={option}" for group, names in options().items() for option in names]
         named = [choice for choice in choices if choice.endswith(f"={name}")]
         meant = named[0] if named else nearest_key(name, list(options())) or nearest(name, [*choices, *known])
+        meant = meant if meant is None or "=" in meant else f"{meant}=…"
         return f"{argument}: write group=option or key=value.{_did_you_mean(meant)}"
     if name_of(argument) in known:
         return f"{argument}: the value cannot be read. Did you mean {name}='\"{value}\"'?"

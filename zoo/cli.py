@@ -4,6 +4,7 @@ Neither torch nor Lightning is imported before a command is known to be right. E
 2 a mistake or an obstacle (one sentence), 130 Ctrl-C, 143 SIGTERM.
 """
 
+import atexit
 import errno
 import importlib
 import io
@@ -93,6 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sentence:
             print("\n".join(sentence.splitlines()[:3]), file=sys.stderr)
         return code
+    finally:  # Ctrl-C from here on: no traceback of what Python does at its exit
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
 
 
 def _told(error: BaseException) -> tuple[int, str] | None:
@@ -143,6 +146,9 @@ def _run(words: list[str]) -> int:
     if "--help" in flags:
         print(_help(verb))
         return 0
+    from zoo.checks import check_form
+
+    check_form(overrides)
     return (_train if verb == "train" else _evaluate)(arguments, flags, overrides)
 
 
@@ -183,11 +189,11 @@ def _split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 def _train(arguments: Sequence[str], flags: dict[str, str], overrides: list[str]) -> int:
     from omegaconf import OmegaConf
 
-    from zoo.checks import check, check_sweep, name_of
+    from zoo.checks import check, check_sweep, name_of, raw_value
 
     if "--shell-completion" in flags or "--info" in flags:
         return _through_hydra(flags, overrides)
-    if any(name_of(word) == "resume" and not word.endswith("=null") for word in overrides):
+    if any(name_of(word) == "resume" and raw_value(word) not in ("", "null") for word in overrides):
         if flags:
             raise ZooError(f"{next(iter(flags))}: resume= continues one run and takes no flags.")
         return _resume(overrides)
@@ -313,12 +319,11 @@ def _evaluate(arguments: Sequence[str], flags: dict[str, str], overrides: list[s
 
     if set(flags) - {"--cfg", "--resolve"}:
         raise ZooError(f"{' '.join(flags)}: evaluate.py takes --help and --cfg job only.")
-    own = [word for word in overrides if name_of(word) in read_yaml(CONFIGS / "evaluate.yaml")]
-    rest = [word for word in overrides if word not in own]
-    path = next((Path(raw_value(word)) for word in own if name_of(word) == "ckpt_path"), None)
-    settings: dict[str, Any] = check_saved(
-        CONFIGS / "evaluate.yaml", [word for word in own if name_of(word) != "ckpt_path"]
-    )
+    keys = read_yaml(CONFIGS / "evaluate.yaml")
+    path = next((Path(raw_value(word)) for word in overrides if word.startswith("ckpt_path=")), None)
+    own = [word for word in overrides if name_of(word) in keys and not word.startswith("ckpt_path=")]
+    rest = [word for word in overrides if name_of(word) not in keys]
+    settings: dict[str, Any] = check_saved(CONFIGS / "evaluate.yaml", own)
     for word in rest:
         if "=" not in word and Path(word).exists():
             raise ZooError(f"{word}: write key=value. Did you mean ckpt_path={word}?")
@@ -365,7 +370,7 @@ def _help(verb: str) -> str:
     )
     width = max(map(len, FLAGS)) + 2
     flags = "\n".join(
-        f"  {flag:{width}}{text}" for flag, text in FLAGS.items() if verb == "train" or flag != "--multirun"
+        f"  {flag:{width}}{text}" for flag, text in FLAGS.items() if verb == "train" or flag in ("--help", "--cfg job")
     )
     more = "python train.py --cfg job" if verb == "train" else "the run's config.yaml"
     return (
