@@ -206,7 +206,7 @@ def test_a_large_jpeg_is_decoded_at_a_smaller_scale_to_the_same_picture(own: Pat
         left, top, right, bottom = split.augment.box(*whole.size, split.augment.draws(0, torch.tensor([position]))[0])
         exact = normalised(F.pil_to_tensor(F.resized_crop(whole, top, left, bottom - top, right - left, [SIZE, SIZE])))
         assert (found - exact).abs().mean() < 0.1  # 6 of 255 levels
-        assert not torch.equal(found, exact)
+        assert (found - exact).abs().max() > 1e-3  # a level is 0.017
 
 
 def test_modes_other_than_rgb_are_read_in_colour(own: Path) -> None:
