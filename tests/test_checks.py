@@ -126,7 +126,7 @@ WRONG = {
     "~trainer.max_epochs": "is needed",
     "~model": "cannot be taken away",
     "+model=lenet5": "Did you mean model=lenet5?",
-    "model=null": "choose an option",
+    "model=null": "there is no model null.\nThere is: ",
     "model=": "something on both sides of the =",
     "model=[": "there is no model",
     "model=lenet5,mlp": "needs -m",

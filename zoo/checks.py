@@ -116,8 +116,8 @@ def check_form(arguments: Sequence[str]) -> None:
         given[name] = argument
 
 
-def _did_you_mean(meant: str | None) -> str:
-    return f" Did you mean {meant}?" if meant else ""
+def _did_you_mean(meant: str | None, key: str = "") -> str:
+    return f" Did you mean {key}{meant}?" if meant else ""
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -134,14 +134,7 @@ def _check_choice(argument: str, override: Override | None) -> None:
             f"{argument}: a group cannot be taken away.{_did_you_mean(argument[1:])} There is: {_listed(there)}."
         )
     is_sweep = override is not None and override.is_sweep_override()
-    if override is None:
-        names = [value]
-    elif is_sweep:
-        names = _values_of(override)
-    elif override.value() is None:
-        raise ZooError(f"{argument}: choose an option, or leave it out. There is: {_listed(there)}.")
-    else:
-        names = [str(override.value())]
+    names = [value] if override is None else _values_of(override) if is_sweep else [str(override.value())]
     if not set(names) <= set(there):
         of_others = [f"{other}={value}" for other, found in options().items() if value in found]
         meant = nearest(value, there)
@@ -226,13 +219,15 @@ def check_saved(
         tree |= {name: base[name] for name in map(name_of, chosen)}
         tree.setdefault("trainer", base["trainer"])
     values = [(argument, _read(argument)) for argument in arguments if argument not in chosen]
+    own = [key for key in _keys(tree) if not nodes or (key.partition(".")[0] in nodes and key not in nodes)]
+    known = [*read_yaml(CONFIGS / "evaluate.yaml"), *groups, *own]
     for argument, _ in values:
         name = name_of(argument)
         if argument.startswith(("+", "~")):
             raise ZooError(f"{argument}: a stored config is changed without + and ~.")
+        if "=" not in argument:
+            raise ZooError(_unreadable(argument, known))
         if nodes and (name in nodes or name.partition(".")[0] not in nodes):
-            own = [key for key in _keys(tree) if key.partition(".")[0] in nodes and key not in nodes]
-            known = [*read_yaml(CONFIGS / "evaluate.yaml"), *groups, *own]
             hint = _did_you_mean(nearest_key(name, known))
             raise ZooError(f"{argument}: there is no key {name} among {', '.join(nodes)}.{hint}")
     known_nodes = [pair for pair in values if name_of(pair[0]).partition(".")[0] in tree]
@@ -422,21 +417,15 @@ def _wrong_value(path: str, value: Any, declared: Any, takes: Signature | None, 
         kinds = takes.parameters[key].kinds
     elif declared is not ... and not (isinstance(declared, str) and "${" in declared):
         kinds = kinds_of(declared)
+    listed = re.match(r"\w[\w.-]*(?: \| \w[\w.-]*)+(?=$| [(;,]|[,;])", layout.comments.get(path, ""))
+    if listed and isinstance(value, str) and declared in (names := listed[0].split(" | ")):
+        kinds = (Kind("literal", tuple(names)),)
     if not fits(value, kinds):
         literals = [str(item) for kind in kinds if kind.name == "literal" for item in kind.items]
-        return f"must be {words(kinds)}.{_did_you_mean(_as_value(path, nearest(str(value), literals)))}"
-    listed = re.match(r"\w[\w.-]*(?: \| \w[\w.-]*)+(?=$| [(;,]|[,;])", layout.comments.get(path, ""))
-    if listed and isinstance(value, str) and declared in (names := listed[0].split(" | ")) and value not in names:
-        return (
-            f"must be {words((Kind('literal', tuple(names)),))}.{_did_you_mean(_as_value(path, nearest(value, names)))}"
-        )
+        return f"must be {words(kinds)}.{_did_you_mean(nearest(str(value), literals), f'{path}=')}"
     if key in BOUNDS and isinstance(value, int | float) and not isinstance(value, bool) and not BOUNDS[key][1](value):
         return f"must be {BOUNDS[key][0]}."
     return None
-
-
-def _as_value(path: str, value: str | None) -> str | None:
-    return f"{path}={value}" if value else None
 
 
 def _origin(path: str, value: Any, layout: Layout) -> str:

@@ -115,13 +115,8 @@ def _told(error: BaseException) -> tuple[int, str] | None:
         return 2, f"{error.filename or 'writing'}: {(error.strerror or '').lower()}; {_OBSTACLES[error.errno]}."
     if isinstance(error, ValueError) and re.match(r"[\w.]+=.*: must ", str(error)):  # the form of our own
         return 2, str(error)
-    from hydra.errors import HydraException, InstantiationException
+    from hydra.errors import HydraException
 
-    if isinstance(error, InstantiationException):
-        key = re.search(r"full_key: (\S+)", str(error))
-        if isinstance(error.__cause__, ValueError | TypeError | ZooError):
-            return 2, f"{key[1] if key else 'config'}: {str(error.__cause__).splitlines()[0]}"
-        return None
     return (2, " ".join(str(error).split())[:300]) if isinstance(error, HydraException) else None
 
 
