@@ -144,7 +144,7 @@ def test_small_original_takes_a_tower_bias() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_small_form_takes_28_to_96_pixels(network: type[nn.Module], image_size: int, side: int, channels: int) -> None:
     torch.manual_seed(0)
-    built = network(in_channels=channels, num_classes=7, image_size=image_size, form="small", width=0.25, dropout=0.0)
+    built = network(in_channels=channels, num_classes=7, image_size=image_size, form="small", width=0.25)
     images = torch.randn(2, channels, image_size, image_size)
     assert built.features(images).shape == (2, 64, side, side)
     logits = built(images)
@@ -156,7 +156,7 @@ def test_small_form_takes_28_to_96_pixels(network: type[nn.Module], image_size: 
 @pytest.mark.parametrize("network", BOTH)
 def test_small_form_overfits_one_batch(network: type[nn.Module]) -> None:
     torch.manual_seed(0)
-    built = network(num_classes=5, image_size=32, width=0.25, dropout=0.0)
+    built = network(num_classes=5, image_size=32, width=0.25)
     images, targets = torch.randn(8, 3, 32, 32), torch.arange(8) % 5
     optimizer = torch.optim.Adam(built.parameters(), lr=1e-3)
     for _ in range(60):
@@ -199,6 +199,14 @@ def test_width_and_dropout_reach_every_layer(network: type[nn.Module]) -> None:
     assert widths == ([8, 16, 24, 24, 16] if network is AlexNetOriginal else [8, 12, 24, 16, 16])  # never below 8
     assert [layer.out_features for layer in built.classifier if isinstance(layer, nn.Linear)] == [256, 256, 10]
     assert [layer.p for layer in built.classifier if isinstance(layer, nn.Dropout)] == [0.3, 0.3]
+
+
+@pytest.mark.parametrize("network", BOTH)
+@pytest.mark.parametrize(("image_size", "dropout"), [(32, 0.0), (224, 0.5)])
+def test_dropout_is_a_half_in_the_paper_form(network: type[nn.Module], image_size: int, dropout: float) -> None:
+    with torch.device("meta"):
+        built = network(image_size=image_size)
+    assert [layer.p for layer in built.classifier if isinstance(layer, nn.Dropout)] == [dropout, dropout]
 
 
 @pytest.mark.parametrize("network", BOTH)

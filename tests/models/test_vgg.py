@@ -146,7 +146,7 @@ def test_plain_small_network_keeps_the_signals_size() -> None:
 @pytest.mark.parametrize("name", ["vgg11", "vgg13_bn", "vgg16", "vgg16_c", "vgg19", "vgg19_bn"])
 def test_small_form_overfits_one_batch(name: str) -> None:
     torch.manual_seed(0)
-    network = getattr(vgg, name)(num_classes=5, image_size=32, width=0.25, dropout=0.0)
+    network = getattr(vgg, name)(num_classes=5, image_size=32, width=0.25)
     images, targets = torch.randn(8, 3, 32, 32), torch.arange(8) % 5
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     for _ in range(60):
@@ -187,6 +187,8 @@ def test_width_and_dropout_reach_every_layer() -> None:
     assert [layer.p for layer in network.classifier if isinstance(layer, nn.Dropout)] == [0.3, 0.3]
     with torch.device("meta"):
         assert VGG(image_size=32, dropout=0.3).classifier[0].p == 0.3
+        assert VGG(image_size=32).classifier[0].p == 0
+        assert VGG(image_size=224).classifier[2].p == VGG(image_size=224).classifier[5].p == 0.5
 
 
 @pytest.mark.parametrize(

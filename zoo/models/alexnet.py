@@ -19,7 +19,7 @@ units; PyTorch's initial weights; an adaptive pool to 6×6, nothing at 224 pixel
 
 The small forms have a first convolution of 5×5 with stride 1, average over the maps that the third pool leaves (3×3 at
 32 pixels), and have hidden linear layers of 1024. Their weights are He's (1502.01852, fan in), so that the signal keeps
-its size through the layers, and their biases 0.
+its size through the layers, and their biases 0. Dropout, which the paper has for 4096 units, is 0 unless given.
 
 Shapes: B batch, C channels, S image size, K classes.
 """
@@ -31,20 +31,21 @@ from typing import Literal
 from torch import Tensor, nn
 
 
-def _resolve(form: str, image_size: int, width: float, dropout: float) -> tuple[str, bool]:
-    """Check what both networks take; the form's name, and whether it is the small one."""
+def _resolve(form: str, image_size: int, width: float, dropout: float | None) -> tuple[str, bool, float]:
+    """Check what both networks take; the form's name, whether it is the small one, and the dropout."""
     if form not in ("auto", "paper", "small"):
         raise ValueError(f"form={form}: must be one of auto, paper, small")
     if not width > 0:
         raise ValueError(f"width={width}: must be more than 0")
-    if not 0 <= dropout < 1:
+    if dropout is not None and not 0 <= dropout < 1:
         raise ValueError(f"dropout={dropout}: must be at least 0 and below 1")
     small = form == "small" or (form == "auto" and image_size <= 64)
     if small and not 28 <= image_size <= 96:
         raise ValueError(f"image_size={image_size}: must be 28 to 96 for form=small")
     if not small and image_size < 63:
         raise ValueError(f"image_size={image_size}: must be at least 63 for form=paper")
-    return ("small" if small else "paper") + ("" if width == 1 else f" ×{Fraction(str(width))}"), small
+    name = ("small" if small else "paper") + ("" if width == 1 else f" ×{Fraction(str(width))}")
+    return name, small, (0.0 if small else 0.5) if dropout is None else dropout
 
 
 def _scale(widths: tuple[int, ...], width: float) -> list[int]:
@@ -65,9 +66,9 @@ def _weights_and_biases(network: nn.Module) -> list[tuple[nn.Parameter, nn.Param
 class AlexNetOriginal(nn.Module):
     """Two towers of five convolutions, 96-256-384-384-256 together, then 4096-4096-K (paper) or 1024-1024-K (small).
 
-    `width` multiplies every width. `tower_bias` is 1 in the paper form and 0 in the small one unless given. Raises
-    ValueError for an image size below 63 in the paper form, outside 28 to 96 in the small one, for any other argument
-    out of range, and for an input of another shape than (B, C, S, S).
+    `width` multiplies every width. `dropout` is 0.5 and `tower_bias` 1 in the paper form, and both are 0 in the small
+    one, unless given. Raises ValueError for an image size below 63 in the paper form, outside 28 to 96 in the small
+    one, for any other argument out of range, and for an input of another shape than (B, C, S, S).
     """
 
     def __init__(
@@ -78,11 +79,11 @@ class AlexNetOriginal(nn.Module):
         image_size: int = 227,
         form: Literal["auto", "paper", "small"] = "auto",
         width: float = 1.0,
-        dropout: float = 0.5,
+        dropout: float | None = None,
         tower_bias: float | None = None,
     ) -> None:
         super().__init__()
-        self.form, small = _resolve(form, image_size, width, dropout)
+        self.form, small, dropout = _resolve(form, image_size, width, dropout)
         self.in_channels, self.image_size = in_channels, image_size
         widths = _scale((96, 256, 384, 384, 256), width)
         if any(channels % 2 for channels in widths):
@@ -138,9 +139,9 @@ class AlexNetOriginal(nn.Module):
 class AlexNet(nn.Module):
     """One tower of five convolutions, 64-192-384-256-256, then 4096-4096-K (paper) or 1024-1024-K (small).
 
-    `width` multiplies every width. `image_size` chooses and checks the form; any size that the form takes can then be
-    put in. Raises ValueError for an image size below 63 in the paper form, outside 28 to 96 in the small one, and for
-    any other argument out of range.
+    `width` multiplies every width. `dropout` is 0.5 in the paper form and 0 in the small one, unless given.
+    `image_size` chooses and checks the form; any size that the form takes can then be put in. Raises ValueError for an
+    image size below 63 in the paper form, outside 28 to 96 in the small one, and for any other argument out of range.
     """
 
     def __init__(
@@ -151,10 +152,10 @@ class AlexNet(nn.Module):
         image_size: int = 224,
         form: Literal["auto", "paper", "small"] = "auto",
         width: float = 1.0,
-        dropout: float = 0.5,
+        dropout: float | None = None,
     ) -> None:
         super().__init__()
-        self.form, small = _resolve(form, image_size, width, dropout)
+        self.form, small, dropout = _resolve(form, image_size, width, dropout)
         widths = _scale((64, 192, 384, 256, 256), width)
         size, stride = (5, 1) if small else (11, 4)
         self.features = nn.Sequential(

@@ -33,8 +33,9 @@ class VGG(nn.Module):
     """Five blocks of convolutions, each ended by a 2×2 max pool, then 4096-4096-K (paper) or K (small).
 
     `pointwise` makes the third convolution of a block 1×1: column C of the paper, 16 layers only. `width` multiplies
-    every width. `dropout` acts on what goes into the linear layers, except the first of the paper form. `image_size`
-    chooses and checks the form; any size that the form takes can then be put in.
+    every width. `dropout` acts on what goes into the linear layers, except the first of the paper form; unless given it
+    is 0.5 in the paper form and 0 in the small one. `image_size` chooses and checks the form; any size that the form
+    takes can then be put in.
 
     Raises ValueError for an image size below 32 in the paper form, outside 28 to 96 in the small one, and for any other
     argument out of range.
@@ -51,7 +52,7 @@ class VGG(nn.Module):
         image_size: int = 224,
         form: Literal["auto", "paper", "small"] = "auto",
         width: float = 1.0,
-        dropout: float = 0.5,
+        dropout: float | None = None,
     ) -> None:
         super().__init__()
         if depth not in _CONVOLUTIONS:
@@ -62,13 +63,15 @@ class VGG(nn.Module):
             raise ValueError(f"form={form}: must be one of auto, paper, small")
         if not width > 0:
             raise ValueError(f"width={width}: must be more than 0")
-        if not 0 <= dropout < 1:
+        if dropout is not None and not 0 <= dropout < 1:
             raise ValueError(f"dropout={dropout}: must be at least 0 and below 1")
         small = form == "small" or (form == "auto" and image_size <= 64)
         if small and not 28 <= image_size <= 96:
             raise ValueError(f"image_size={image_size}: must be 28 to 96 for form=small")
         if not small and image_size < 32:
             raise ValueError(f"image_size={image_size}: must be at least 32 for form=paper")
+        if dropout is None:
+            dropout = 0.0 if small else 0.5
         self.form = ("small" if small else "paper") + ("" if width == 1 else f" ×{Fraction(str(width))}")
 
         *widths, hidden = (max(8, round(channels * width)) for channels in (*_WIDTHS, 4096))
