@@ -27,8 +27,11 @@ VERBS = {
     "train": "train a model, continue a run, or sweep",
     "evaluate": "score a run folder or a checkpoint file",
     "list": "show what there is to choose from: zoo list [pattern]",
+    "inspect": "look inside a network: filters, statistics by layer, receptive fields, Grad-CAM",
     "prove": "train experiments and compare them with what they promise: zoo prove [pattern]",
 }
+# verbs that read their own words; the module's docstring is the help
+MODULES = {"list": "zoo.listing", "inspect": "zoo.inspection", "prove": "zoo.prove"}
 EXAMPLES = {
     "train": """\
 python train.py                                              LeNet-5 on real digits
@@ -131,8 +134,8 @@ def _run(words: list[str]) -> int:
         meant = "train" if "=" in verb else nearest(verb, list(VERBS))
         hint = f" Did you mean {meant}?" if meant else ""
         raise ZooError(f"{verb}: there is no such verb.{hint}\nThere is: {', '.join(VERBS)}.")
-    if verb in ("list", "prove"):
-        module = importlib.import_module("zoo.listing" if verb == "list" else "zoo.prove")
+    if verb in MODULES:
+        module = importlib.import_module(MODULES[verb])
         if {"-h", "--help"} & set(arguments):
             print((module.__doc__ or "").strip())
             return 0

@@ -165,7 +165,8 @@ def inspect(subject: Subject, folder: Path, *, split: str, count: int, layer: st
     if is_untrained:
         take_statistics(network, input)
     if config["task"].get("class_weights") == "balanced":
-        balanced = balanced_weights(data.splits["train"].targets, facts["num_classes"])
+        targets = data.splits["train"].targets[data.indices("train")]
+        balanced = balanced_weights(targets, facts["num_classes"])
         config = {**config, "task": {**config["task"], "class_weights": balanced}}
     task = make_task(config, network, data)
     rows = layer_statistics(network, lambda: task.loss(network, batch)[0])

@@ -137,7 +137,7 @@ def count_models() -> dict[str, dict[str, Any]]:
 def count_model(name: str) -> dict[str, Any]:
     import torch
     from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
+    from omegaconf import OmegaConf, open_dict
 
     from zoo.network import construct
     from zoo.summary import summarize
@@ -145,6 +145,8 @@ def count_model(name: str) -> dict[str, Any]:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg = compose("train", overrides=[f"model={name}"], return_hydra_config=True)
     choices = cfg.hydra.runtime.choices
+    with open_dict(cfg):
+        del cfg["hydra"]
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     shape = input_shape(config["data"])
     if shape is None:

@@ -177,7 +177,8 @@ def run(
     if config["fast"]:
         make_fast(network)
     if config["task"].get("class_weights") == "balanced":
-        config["task"]["class_weights"] = balanced_weights(data.splits["train"].targets, data.facts["num_classes"])
+        targets = data.splits["train"].targets[data.indices("train")]
+        config["task"]["class_weights"] = balanced_weights(targets, data.facts["num_classes"])
     description["class_names"] = list(data.facts.get("class_names") or [])
     description["preprocessing"] = data.preprocessing
     description["form"] = getattr(network, "form", None)

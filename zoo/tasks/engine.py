@@ -57,7 +57,9 @@ class Optimization:
             raise ValueError(f"trainer.max_steps={self.max_steps}: must be at least 1, or -1 to let max_epochs decide")
 
 
-def parameter_groups(network: nn.Module, weight_decay_on: str, rates: Mapping[str, float]) -> list[dict[str, Any]]:
+def parameter_groups(
+    network: nn.Module, weight_decay_on: str, rates: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
     """All trainable parameters, a group for each `rate`, the factor on its learning rate.
 
     With `weights`, biases and norms (one axis or none) go to groups of their own without decay.
@@ -66,7 +68,7 @@ def parameter_groups(network: nn.Module, weight_decay_on: str, rates: Mapping[st
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             decays = weight_decay_on == "all" or parameter.ndim > 1
-            groups.setdefault((rates.get(name, 1.0), decays), []).append(parameter)
+            groups.setdefault(((rates or {}).get(name, 1.0), decays), []).append(parameter)
     return [
         {"params": parameters, "rate": rate, **({} if decays else {"weight_decay": 0.0})}
         for (rate, decays), parameters in sorted(groups.items(), key=lambda item: (-item[0][0], not item[0][1]))
