@@ -4,6 +4,7 @@ Neither torch nor Lightning is imported before a command is known to be right. E
 2 a mistake or an obstacle (one sentence), 130 Ctrl-C, 143 SIGTERM.
 """
 
+import ast
 import atexit
 import errno
 import importlib
@@ -135,11 +136,11 @@ def _run(words: list[str]) -> int:
         hint = f" Did you mean {meant}?" if meant else ""
         raise ZooError(f"{verb}: there is no such verb.{hint}\nThere is: {', '.join(VERBS)}.")
     if verb in MODULES:
-        module = importlib.import_module(MODULES[verb])
         if {"-h", "--help"} & set(arguments):
-            print((module.__doc__ or "").strip())
+            source = Path(__file__).with_name(f"{MODULES[verb].rpartition('.')[2]}.py")  # read, as importing is slow
+            print(ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))))
             return 0
-        return module.main(arguments)
+        return importlib.import_module(MODULES[verb]).main(arguments)
     flags, overrides = _split(arguments)
     if "--help" in flags:
         print(_help(verb))
