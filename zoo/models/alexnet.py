@@ -9,9 +9,9 @@ convolution 3 and the linear layers see both. Its deliberate deviations and read
   it has 2, which makes 55×55 of 224, too. The first linear layer has as many inputs as the image leaves: 6×6 maps at
   224 and 227.
 - The response normalisation runs over all maps of a layer, as the paper's formula does, so across the towers' border.
-- Weights start from N(0, .01) and the biases of convolutions 2, 4 and 5 and of the hidden linear layers at
-  `tower_bias`, the others at 0, as in the paper, whose `tower_bias` is 1. BVLC's reproduction in Caffe found the loss
-  flat with 1, and took 0.1.
+- Weights start normal with standard deviation 0.01, and the biases of convolutions 2, 4 and 5 and of the hidden linear
+  layers at `tower_bias`, the others at 0, as in the paper, whose `tower_bias` is 1. BVLC's reproduction in Caffe
+  found the loss flat with 1, and took 0.1.
 
 `AlexNet` is torchvision's form of the one-tower network, 61,100,840 parameters. Its deliberate deviations from the
 paper of 2014: the fourth convolution has 256 maps, not 384; the output is a softmax over the classes, not 1000 logistic

@@ -3,16 +3,18 @@
 K. Simonyan, A. Zisserman, "Very deep convolutional networks for large-scale image recognition", ICLR 2015, 1409.1556.
 
 Deliberate deviations of the paper form, which is torchvision's:
-- Initial weights are He's (1502.01852, fan out) in the convolutions and N(0, .01) in the linear layers, biases 0. The
-  paper draws all weights from N(0, .01), from which only the 11-layer network trains, and starts the deeper networks
-  from that one's first four convolutions and its linear layers.
+- Initial weights are He's (1502.01852, fan out) in the convolutions and normal with standard deviation 0.01 in the
+  linear layers; biases are 0. The paper states a normal distribution of variance 0.01, from which the 11-layer
+  network trains; the deeper ones start from its first four convolutions and its linear layers, or, as the authors
+  found later, from Glorot's weights.
 - An adaptive pool to 7×7 before the linear layers, nothing at 224 pixels, lets other sizes in.
 - `batch_norm=True` puts batch normalisation (1502.03167) between each convolution, which keeps its bias, and its ReLU.
 
 The small form has the same convolutions and five pools, which round up so that 28 pixels last, then averages over what
 is left (1×1 from 32 pixels) and has a single linear layer: 14,728,266 parameters for 16 layers with batch
 normalisation and ten classes. The convolutions' weights are He's over fan in, not out, so that the signal keeps its
-size where the maps double, and the plain networks learn from the first epoch; the linear layer keeps PyTorch's.
+size where the maps double, and the plain networks learn from the first epoch; the linear layer keeps PyTorch's; biases
+are 0.
 
 Shapes: B batch, C channels, S image size, K classes.
 """
