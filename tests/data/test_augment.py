@@ -69,6 +69,18 @@ def test_flip_with_certainty_is_torch_flip_and_half_flips_half() -> None:
     assert 430 < flipped.sum() < 570
 
 
+def test_vertical_flip_with_certainty_is_torch_flip_and_half_flips_half_apart_from_the_mirror() -> None:
+    images = torch.randint(0, 256, (1000, 3, 6, 6), dtype=torch.uint8)
+    places = torch.arange(1000)
+    assert torch.equal(Augment(flip_vertical=1.0)(images, 0, places), images.flip(-2))
+    turned = (Augment(flip_vertical=0.5)(images, 0, places) == images.flip(-2)).flatten(1).all(1)
+    mirrored = (Augment(flip=0.5)(images, 0, places) == images.flip(-1)).flatten(1).all(1)
+    assert 430 < int(turned.sum()) < 570
+    assert 180 < int((turned & mirrored).sum()) < 320, "the two are drawn apart"
+    again = (Augment(flip_vertical=0.5)(images, 1, places) == images.flip(-2)).flatten(1).all(1)
+    assert not torch.equal(turned, again), "each epoch draws anew"
+
+
 @pytest.mark.parametrize(("draw", "turns"), [(0.5, 0), (0.75, 1), (0.0, 2), (0.25, 3)])
 def test_quarter_turns_are_exact(draw: float, turns: int) -> None:
     images = pictures(8, height=10, width=10)

@@ -1,4 +1,4 @@
-"""Augmentation of image batches: shift, flip, rotation, erasing, noise, drawn for every example by its position.
+"""Augmentation of image batches: flips, shift, rotation, erasing, noise, drawn for every example by its position.
 
 Works on uint8 (B, C, H, W), a batch at a time. What happens to an example is a function of (seed, epoch, position), so
 it does not depend on the size of the batch, on the process or on the worker that makes it.
@@ -22,10 +22,11 @@ class Augment:
     """Flips, then shifts, rotates, erases and adds noise; an argument at zero leaves its step out.
 
     `shift` in pixels, each way, uncovered pixels zero (padding p and a random crop: shift=p). `flip` is the probability
-    of a horizontal flip. `rotation` in degrees, each way, bilinear, about the centre. `erase` is the probability of
-    erasing a rectangle (Zhong et al. 2017, "Random Erasing Data Augmentation", 1708.04896) of an area within
-    `erase_size`, as fractions of the image, filled with `erase_fill`. `noise` is the standard deviation of Gaussian
-    noise, clipped to the valid range; `noise` and `erase_fill` count from 0 (black) to 1 (white).
+    of a horizontal flip, `flip_vertical` that of an upside-down one. `rotation` in degrees, each way, bilinear, about
+    the centre. `erase` is the probability of erasing a rectangle (Zhong et al. 2017, "Random Erasing Data
+    Augmentation", 1708.04896) of an area within `erase_size`, as fractions of the image, filled with `erase_fill`.
+    `noise` is the standard deviation of Gaussian noise, clipped to the valid range; `noise` and `erase_fill` count from
+    0 (black) to 1 (white).
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Augment:
         seed: int = 0,
         shift: int = 0,
         flip: float = 0.0,
+        flip_vertical: float = 0.0,
         rotation: float = 0.0,
         erase: float = 0.0,
         erase_size: Sequence[float] = (0.02, 0.4),
@@ -42,7 +44,8 @@ class Augment:
     ) -> None:
         if shift != int(shift) or shift < 0:
             raise ValueError(f"shift={shift}: must be a whole number of pixels, 0 or more")
-        for name, value in (("flip", flip), ("erase", erase), ("erase_fill", erase_fill)):
+        shares = {"flip": flip, "flip_vertical": flip_vertical, "erase": erase, "erase_fill": erase_fill}
+        for name, value in shares.items():
             if not 0 <= value <= 1:
                 raise ValueError(f"{name}={value}: must be from 0 to 1")
         if not 0 <= rotation <= 180:
@@ -52,11 +55,12 @@ class Augment:
         if not 0 <= noise <= 1:
             raise ValueError(f"noise={noise}: must be from 0 to 1, where 1 is the range from black to white")
         self.seed, self.shift, self.flip, self.rotation = seed, int(shift), flip, rotation
+        self.flip_vertical = flip_vertical
         self.erase, self.erase_size, self.erase_fill, self.noise = erase, tuple(erase_size), erase_fill, noise
 
     def __bool__(self) -> bool:
         """Whether any step is left in."""
-        return any((self.shift, self.flip, self.rotation, self.erase, self.noise))
+        return any((self.shift, self.flip, self.flip_vertical, self.rotation, self.erase, self.noise))
 
     def draws(self, epoch: int, positions: Tensor) -> Tensor:
         """Uniform numbers in [0, 1), (B, 9), that decide all but the noise for the examples at `positions` (B,)."""
@@ -70,6 +74,9 @@ class Augment:
             raise ValueError(f"shift={self.shift}: must be smaller than the image, {tuple(images.shape[-2:])}")
         if draws is None:
             draws = self.draws(epoch, positions)
+        if self.flip_vertical:
+            turned = uniform(key(self.seed, "flip_vertical", epoch), positions, 1)[:, 0] < self.flip_vertical
+            images = torch.where(turned[:, None, None, None], images.flip(-2), images)
         if self.flip or self.shift:
             images = self._flip_and_shift(images, draws)
         if self.rotation:
