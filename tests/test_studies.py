@@ -16,9 +16,7 @@ def test_theory_of_rectifiers_is_he_s_closed_form() -> None:
     for init, factor in (("He", 1.0), ("Glorot", 0.5), ("N(0, 0.01²)", variance.WIDTH * 1e-4 / 2)):
         q = variance.theory(init, "ReLU")
         assert q[0] == pytest.approx(2 * factor)
-        assert [b / a for a, b in zip(q, q[1:], strict=False)] == pytest.approx(
-            [factor] * (variance.DEPTH - 1), rel=1e-3
-        )
+        assert [b / a for a, b in pairwise(q)] == pytest.approx([factor] * (variance.DEPTH - 1), rel=1e-3)
 
 
 def test_theory_of_tanh_is_the_expectation_drawn() -> None:
