@@ -15,6 +15,9 @@ from zoo.schedules import Constant, Cosine
 from zoo.tasks.classification import Classification
 from zoo.tasks.engine import Optimization, parameter_groups
 
+# Lightning says this once in a process, of the hook that zoo/tasks/base.py overrides on purpose
+pytestmark = pytest.mark.filterwarnings("ignore:You have overridden .transfer_batch_to_device.:UserWarning")
+
 SIZE, BATCH = 72, 16  # five batches, the last of eight
 
 
