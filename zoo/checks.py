@@ -44,11 +44,7 @@ TYPES = {
     "checkpoint.every_n_steps": "int | None",
     "train_examples": "int | float | None",
     "model.weights": "str | None",
-    "swap.activation": "str | None",
-    "swap.norm": "str | None",
-    "swap.dropout": "float | None",
-    "swap.dropout_kind": "str | None",
-    "transfer.freeze": "str | int",
+    "transfer.freeze": "Literal['nothing', 'body'] | int",
 }
 Bound = tuple[str, Callable[[float], bool]]
 _ABOVE_0: Bound = ("more than 0", lambda x: x > 0)
@@ -63,10 +59,10 @@ BOUNDS: dict[str, Bound] = {
     **dict.fromkeys(("warmup_steps", "warmup_epochs", "min_delta"), _FROM_0),
     **dict.fromkeys(("batch_size", "eval_batch_size", "num_classes", "channels", "image_size"), _FROM_1),
     **dict.fromkeys(("num_features", "accumulate_grad_batches", "log_every_n_steps"), _FROM_1),
-    **dict.fromkeys(("check_val_every_n_epoch", "every_n_steps", "patience"), _FROM_1),
+    **dict.fromkeys(("check_val_every_n_epoch", "every_n_steps", "patience", "drop_block_size"), _FROM_1),
     **dict.fromkeys(("max_epochs", "max_steps"), _NO_LIMIT),
     **dict.fromkeys(("train_examples", "limit_train_batches", "limit_test_batches"), _ABOVE_0),
-    **dict.fromkeys(("dropout", "label_smoothing"), _PROPER),
+    **dict.fromkeys(("dropout", "label_smoothing", "stochastic_depth", "drop_block"), _PROPER),
     "ema_decay": ("more than 0 and less than 1", lambda x: 0 < x < 1),
 }
 # Arguments that the harness passes: a signature has them, a config must not.
@@ -411,6 +407,8 @@ def _wrong_value(path: str, value: Any, declared: Any, takes: Signature | None, 
     """Whether a value is of another type, out of its bounds, or none of the values a comment lists."""
     key = path.rpartition(".")[2]
     kinds: Kinds = ANY
+    if path.startswith("swap."):  # the arguments of a function that no config names
+        takes = signature("zoo.swaps.swap")
     if path in TYPES:
         kinds = parse(TYPES[path])
     elif takes is not None and key in takes.parameters:
