@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from zoo import init
+from zoo.data.synthetic import Synthetic
 from zoo.models.inception_v1 import InceptionV1
 from zoo.models.lenet import LeNet5Original
 from zoo.models.mlp import MLP
 from zoo.models.resnet import resnet18
+from zoo.run import first_inputs
 from zoo.swaps import swap
 
 
@@ -320,6 +322,17 @@ def test_lsuv_measures_a_shared_layer_once_and_leaves_what_is_frozen_or_does_not
     assert shared(3 * batch(100, 6)).var(correction=0).item() == pytest.approx(1, abs=2e-3)
     assert torch.equal(frozen.weight, before)
     torch.testing.assert_close(network[6].weight @ network[6].weight.T, torch.eye(6), atol=1e-5, rtol=0)
+
+
+def test_lsuv_looks_at_examples_that_are_trained_on() -> None:
+    data = Synthetic(train_size=600)
+    data.setup("fit")
+    assert 128 < len(first_inputs(data)) <= 256
+    data.splits["train"].targets = torch.arange(10).repeat_interleave(60)  # class after class
+    data.train_examples = 7
+    used = data.indices("train")
+    assert used.tolist() == list(range(0, 420, 60))
+    assert torch.equal(first_inputs(data), data.splits["train"].batch(0, torch.arange(7), used)["input"])
 
 
 def test_lsuv_stops_within_the_tolerance() -> None:

@@ -4,15 +4,19 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
-from zoo.models.inception_v3 import InceptionV3
 
 from zoo.checkpoint import read_checkpoint
 from zoo.errors import ZooError
+from zoo.evaluation import evaluate_checkpoint
+from zoo.models.inception_v3 import InceptionV3
 from zoo.models.lenet import LeNet5
 from zoo.models.resnet import ResNet
+from zoo.models.vgg import VGG
 from zoo.run import resume
-from zoo.transfer import blocks, freeze, heads, put_weights, rates, read_weights
+from zoo.swaps import swap
+from zoo.transfer import Weights, blocks, freeze, heads, prepare_inputs, put_weights, rates, read_weights
 
 
 def resnet(num_classes: int = 10, depth: int = 18) -> ResNet:
@@ -77,9 +81,7 @@ def test_a_file_of_something_else_and_another_network_are_refused(tmp_path: Path
     with pytest.raises(ZooError, match="holds no weights"):
         read_weights(str(tmp_path / "settings.pt"), "resnet18")
     torch.save(resnet(depth=34).state_dict(), tmp_path / "deeper.pt")
-    with pytest.raises(
-        ZooError, match=r"deeper.pt does not fit .*: the network has no layer1.2.conv1.weight, and"
-    ):
+    with pytest.raises(ZooError, match=r"deeper.pt does not fit .*: the network has no layer1.2.conv1.weight, and"):
         put_weights(resnet(), read_weights(str(tmp_path / "deeper.pt"), "resnet18"))
     torch.save(LeNet5(in_channels=3).state_dict(), tmp_path / "colour.pt")
     with pytest.raises(ZooError, match=r"features.0.weight is 6×3×5×5 in it and 6×1×5×5 in the network"):
@@ -144,6 +146,26 @@ def test_auxiliary_heads_belong_to_the_head() -> None:
     assert {name for name, p in network.named_parameters() if p.requires_grad} == set(last)
 
 
+def test_a_learning_activation_is_no_block_of_its_own() -> None:
+    network = swap(VGG(depth=11, image_size=32, width=0.125, num_classes=5), activation="prelu")
+    order = blocks(network)
+    assert len(order) == 8 + 1
+    assert order[0] == ["features.0.weight", "features.0.bias", "features.1.weight"]
+
+
+def test_nothing_below_the_head_cannot_be_frozen() -> None:
+    with pytest.raises(ZooError, match=r"transfer\.freeze=body: must be nothing"):
+        freeze(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)), "body")
+
+
+@pytest.mark.parametrize("channels", [None, 3, 1])
+def test_weights_prepare_the_inputs_of_data_that_do_not_say_how_many_channels(channels: int | None) -> None:
+    data = {"channels": channels, "mean": None, "std": [0.1]}
+    prepare_inputs(data, Weights({}, {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.2, 0.2]}, "torchvision"))
+    prepared = {"channels": 3, "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.2, 0.2]}
+    assert data == ({"channels": 1, "mean": None, "std": [0.1]} if channels == 1 else prepared)
+
+
 def test_how_much_is_frozen() -> None:
     def trained(what: str | int) -> set[str]:
         network = resnet()
@@ -174,6 +196,7 @@ def test_what_is_frozen_stays_frozen_with_its_statistics_also_after_a_restart(sm
     whole, _ = small_run(*words, "trainer.max_epochs=4", name="whole")
     part, _ = small_run(*words, "trainer.max_epochs=2", name="part")
     start = read_checkpoint(first / "checkpoints" / "best.ckpt")["state_dict"]
+    first.rename(first.with_name("gone"))  # what is continued has its weights
     resume(part, {"trainer.max_epochs": 4})
     for folder in (whole, part):
         after = read_checkpoint(folder / "checkpoints" / "last.ckpt")["state_dict"]
@@ -208,7 +231,24 @@ def test_lower_rates_reach_the_optimizer(small_run) -> None:
     assert [group["lr"] for group in groups] == pytest.approx([0.01, 0.001])
 
 
+def test_a_run_from_before_swaps_and_transfer_goes_on(small_run) -> None:
+    folder, _ = small_run("trainer.max_epochs=1")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    for name in ("swap", "transfer"):
+        del config[name]
+    del config["model"]["weights"]
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    for path in (folder / "checkpoints").iterdir():
+        checkpoint = torch.load(path, weights_only=True)
+        checkpoint["zoo"]["config"] = config
+        torch.save(checkpoint, path)
+    scores = resume(folder, {"trainer.max_epochs": 2})
+    assert evaluate_checkpoint(folder / "checkpoints" / "best.ckpt")["test/loss"] == scores["test/loss"]
+
+
 def test_lsuv_and_weights_exclude_each_other(small_run) -> None:
     first, _ = small_run(name="first")
     with pytest.raises(ZooError, match=r"init=lsuv would overwrite model\.weights"):
         small_run(f"model.weights={first}", "init=lsuv", name="second")
+    with pytest.raises(ZooError, match=r"init=lsuv does not reach what transfer\.freeze has frozen"):
+        small_run("transfer.freeze=body", "init=lsuv", name="third")

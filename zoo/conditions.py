@@ -25,6 +25,8 @@ def check_ranges(config: dict[str, Any]) -> None:
         raise ZooError("trainer.limit_val_batches=0: must be more than 0, as this run waits for a validation score")
     if config["model"].get("weights") is not None and "LSUV" in config["init"]["_target_"]:
         raise ZooError("init=lsuv would overwrite model.weights: choose one of them")
+    if config.get("transfer", {}).get("freeze", "nothing") != "nothing" and "LSUV" in config["init"]["_target_"]:
+        raise ZooError("init=lsuv does not reach what transfer.freeze has frozen: choose one of them")
     if (config["trainer"]["max_epochs"] or -1) < 1 and config["trainer"]["max_steps"] < 1:
         raise ZooError("trainer.max_epochs and trainer.max_steps: one of them must be at least 1")
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from zoo.build import build, refuse_untrusted
 from zoo.checkpoint import find_checkpoint, read_checkpoint
 from zoo.checks import check, check_saved, known_keys, name_of
-from zoo.conditions import check_facts
+from zoo.conditions import check_facts, check_ranges
 from zoo.errors import ZooError
 from zoo.evaluation import load_weights, override, refuse_other_shapes
 from zoo.grad_cam import default_layer, grad_cam
@@ -36,7 +36,7 @@ from zoo.report import quieten_lightning, to_plain
 from zoo.run import first_inputs, make_task
 from zoo.suggest import nearest
 from zoo.tasks.classification import balanced_weights
-from zoo.transfer import put_weights, read_weights
+from zoo.transfer import prepare_inputs, put_weights, read_weights
 
 KEYS = {"ckpt_path": "", "out": "", "split": "test", "n": "16", "layer": "", "seed": "0", "trust": "false"}
 
@@ -123,14 +123,13 @@ def fresh(overrides: Sequence[str]) -> Subject:
     weights = None
     if cfg.model.weights is not None:
         weights = read_weights(cfg.model.weights, choices["model"])
-        for name, values in weights.preparation.items():
-            if name in cfg.data and len(values) == cfg.data.channels:
-                cfg.data[name] = values
+        prepare_inputs(cfg.data, weights)
     data = build(to_plain(cfg.data), "data")()
     data.setup("fit")
     for name in [name for name, value in to_plain(cfg.data).items() if value is None and name in data.facts]:
         cfg.data[name] = data.facts[name]
     config = to_plain(cfg)
+    check_ranges(config)
     check_facts(config, data)
     network = construct(config)
     initialise(network, config, first_inputs(data) if needs_inputs(config) else None)

@@ -40,7 +40,7 @@ from zoo.signals import StopLate, stop_signals
 from zoo.tasks.base import Task
 from zoo.tasks.classification import balanced_weights
 from zoo.tasks.engine import Optimization
-from zoo.transfer import Weights, describe, freeze, put_weights, rates, read_weights
+from zoo.transfer import NO_TRANSFER, Weights, describe, freeze, prepare_inputs, put_weights, rates, read_weights
 
 # trainer.* keys that the engine and the task carry out; the rest goes to Lightning's Trainer
 OWN_TRAINER_KEYS = (
@@ -88,9 +88,7 @@ def train(cfg: DictConfig, folder: Path, *, choices: dict[str, str], command: li
         weights = None
         if cfg.model.weights is not None:
             weights = read_weights(cfg.model.weights, choices.get("model", ""))
-            for name, values in weights.preparation.items():  # inputs are prepared as the weights have seen them
-                if name in cfg.data and len(values) == cfg.data.channels:
-                    cfg.data[name] = values
+            prepare_inputs(cfg.data, weights)
         data = build(to_plain(cfg.data), "data")()
         if any(value is None and name in data.facts for name, value in to_plain(cfg.data).items()):
             data.setup("fit")  # facts that only the files know; the model needs them
@@ -165,10 +163,13 @@ def run(
     if weights is not None:
         fresh = put_weights(network, weights)
         print(describe(network, weights, fresh))
-    freeze(network, config["transfer"]["freeze"])
+    transfer = NO_TRANSFER | config.get("transfer", {})
+    freeze(network, transfer["freeze"])
     # what can be refused without reading data is refused before
     trainer_options = {**config["trainer"], "profiler": config["trainer"].get("profiler") or NoProfiler()}
-    optimization = make_optimization(config, network)
+    optimization = make_optimization(
+        config, rates(network, body_lr=transfer["body_lr"], layer_decay=transfer["layer_decay"])
+    )
     data.setup("fit")
     data.train_examples = config["train_examples"]
     check_sizes(network, data, config["trainer"])
@@ -257,14 +258,14 @@ def read_choices(path: Path) -> dict[str, str]:
 
 
 def first_inputs(data: Any) -> Tensor:
-    """Up to 256 training examples as the network gets them, the first of the first epoch."""
-    places = torch.arange(min(256, data.size("train")))
-    return data.splits["train"].batch(0, places, places)["input"]
+    """Up to 256 of the training examples that are used, as the network gets them in the first epoch."""
+    indices = data.indices("train")
+    indices = indices[:: -(-len(indices) // 256)]
+    return data.splits["train"].batch(0, torch.arange(len(indices)), indices)["input"]
 
 
-def make_optimization(config: dict[str, Any], network: nn.Module) -> Optimization:
-    trainer, transfer = config["trainer"], config["transfer"]
-    optimizer = dict(config["optimizer"])
+def make_optimization(config: dict[str, Any], rates: dict[str, float]) -> Optimization:
+    trainer, optimizer = config["trainer"], dict(config["optimizer"])
     can_fuse = "fused" in inspect.signature(get_class(optimizer["_target_"])).parameters
     if config["fast"] and torch.cuda.is_available() and can_fuse:
         optimizer["fused"] = True
@@ -282,7 +283,7 @@ def make_optimization(config: dict[str, Any], network: nn.Module) -> Optimizatio
             l1=config["penalty"]["l1"],
             l2=config["penalty"]["l2"],
             max_steps=trainer["max_steps"],
-            rates=rates(network, body_lr=transfer["body_lr"], layer_decay=transfer["layer_decay"]),
+            rates=rates,
         )
     except ValueError as error:
         raise ZooError(str(error)) from error

@@ -8,7 +8,7 @@ classification" (1801.06146).
 
 import shlex
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.error import URLError
 
 import torch
@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from zoo.checkpoint import find_checkpoint, read_checkpoint
 from zoo.errors import ZooError
 
-_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+NO_TRANSFER = {"freeze": "nothing", "body_lr": 1.0, "layer_decay": 1.0}  # for runs from before `transfer`
+# what has parameters but is no layer of its own: norms, and activations that learn
+_JOINING = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.PReLU)
 # torchvision's two ports from TensorFlow were trained on pixels from −1 to 1, whatever their `transforms()` say
 _PLUS_MINUS_ONE = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
 
@@ -41,7 +43,7 @@ def read_weights(source: str, model: str) -> Weights:
     """
     if source.partition(":")[0] == "torchvision":
         return _from_torchvision(source, model)
-    path = Path(source)
+    path = Path(source).expanduser()
     if path.is_dir() or path.suffix == ".ckpt":
         checkpoint = read_checkpoint(find_checkpoint(path))
         state = evaluated_weights(checkpoint["state_dict"])
@@ -107,6 +109,14 @@ def _from_torchvision(source: str, model: str) -> Weights:
     return Weights(state, {"mean": list(transforms.mean), "std": list(transforms.std)}, source)
 
 
+def prepare_inputs(data: Any, weights: Weights) -> None:
+    """Let a config of data normalise its inputs as the weights have seen theirs; what it says itself gives way."""
+    for name, values in weights.preparation.items():
+        if name in data and "channels" in data and data["channels"] in (None, len(values)):
+            data["channels"], data[name] = len(values), values
+            print(f"data.{name}: {values}, as {weights.source} was trained with")
+
+
 def put_weights(network: nn.Module, weights: Weights) -> list[str]:
     """Put weights into a network; the names of the parameters that stay fresh: those of a head of another size.
 
@@ -169,7 +179,8 @@ def heads(network: nn.Module) -> list[str]:
 def blocks(network: nn.Module) -> list[list[str]]:
     """The parameters' names block by block, in the order of the layers; the last block is the head.
 
-    Containers (nn.Sequential, nn.ModuleList) are opened, anything else is a block; a norm joins the layer before it.
+    Containers (nn.Sequential, nn.ModuleList) are opened, anything else is a block; norms and activations that learn
+    join the layer before them.
     """
     head = set(heads(network))
     found: list[list[str]] = []
@@ -188,7 +199,7 @@ def blocks(network: nn.Module) -> list[list[str]]:
                 other.startswith(f"{path}.") for other in head
             ):
                 walk(f"{path}.", child)
-            elif names and isinstance(child, _NORMS) and found:
+            elif names and isinstance(child, _JOINING) and found:
                 found[-1].extend(names)
             elif names:
                 found.append(names)
@@ -212,6 +223,8 @@ def freeze(network: nn.Module, what: str | int) -> None:
                 f"transfer.freeze={what}: must be nothing, body, or how many blocks below the head are trained"
             )
         frozen = order[:-1] if what == "body" else []
+        if what == "body" and not frozen:
+            raise ZooError("transfer.freeze=body: must be nothing, as this network has no layer below its head")
     elif 0 <= what < len(order):
         frozen = order[: len(order) - 1 - what]
     else:
