@@ -92,8 +92,10 @@ def print_scores(scores: dict[str, float], folder: Path) -> None:
 
 def hyper_parameters(config: dict[str, Any], choices: dict[str, str]) -> dict[str, Any]:
     """What a person compares runs by, for TensorBoard's table: options by name, and numbers; no facts, no paths."""
-    kept = ("seed", "ema_decay", "fast", "penalty", "augment", "init", "model", "optimizer", "scheduler", "task")
+    kept = ["seed", "ema_decay", "fast", "penalty", "augment", "init", "model", "optimizer", "scheduler", "task"]
+    kept += [name for name in ("swap", "transfer") if name in config]  # older runs have none
     numbers: dict[str, Any] = {name: config[name] for name in kept}
+    numbers["model"] = {name: value for name, value in config["model"].items() if name != "weights"}
     numbers["data"] = {"batch_size": config["data"]["batch_size"]}
     numbers["trainer"] = {name: config["trainer"][name] for name in ("max_epochs", "max_steps", "precision")}
     flat = {name: value for name, value in flatten(numbers).items() if isinstance(value, bool | int | float | str)}
