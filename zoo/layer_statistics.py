@@ -24,9 +24,8 @@ def layer_statistics(network: nn.Module, loss: Callable[[], Tensor]) -> list[dic
 
     `zeros` is the share of the output's numbers that are 0, `dead` the share of its units (channels of maps, features
     of vectors) that are 0 for every example and everywhere. Gradients are those of the loss, by the layer's output and
-    by its weights (all but biases; None without weights; of all calls of the
-    layer together); the ratio is |gradient| / |weight|. Existing gradients of the
-    network are cleared.
+    by its weights (all but biases; None without weights; of all calls of the layer together); the ratio is
+    |gradient| / |weight|. Existing gradients of the network are cleared.
     """
     rows: list[dict[str, Any]] = []
     modules: list[nn.Module] = []
