@@ -62,7 +62,7 @@ BOUNDS: dict[str, Bound] = {
     **dict.fromkeys(("check_val_every_n_epoch", "every_n_steps", "patience", "drop_block_size"), _FROM_1),
     **dict.fromkeys(("max_epochs", "max_steps"), _NO_LIMIT),
     **dict.fromkeys(("train_examples", "limit_train_batches", "limit_test_batches"), _ABOVE_0),
-    **dict.fromkeys(("dropout", "label_smoothing", "stochastic_depth", "drop_block"), _PROPER),
+    **dict.fromkeys(("dropout", "aux_dropout", "label_smoothing", "stochastic_depth", "drop_block"), _PROPER),
     "ema_decay": ("more than 0 and less than 1", lambda x: 0 < x < 1),
 }
 # Arguments that the harness passes: a signature has them, a config must not.

@@ -143,7 +143,8 @@ def put_weights(network: nn.Module, weights: Weights) -> list[str]:
     ]
     if problems:
         more = f", and {len(problems) - 1} more like this" if len(problems) > 1 else ""
-        form = " The weights of a network for large images need model.form=paper." if hasattr(network, "form") else ""
+        small = str(getattr(network, "form", "")).startswith("small")
+        form = " The weights of a network for large images need model.form=paper." if small else ""
         raise ZooError(f"model.weights={weights.source} does not fit the network: {problems[0]}{more}.{form}")
     network.load_state_dict(kept, strict=False)
     return [name for name, _ in network.named_parameters() if name not in kept]
