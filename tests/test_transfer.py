@@ -46,6 +46,16 @@ def test_a_head_of_another_size_stays_fresh(tmp_path: Path) -> None:
     assert torch.equal(network.fc.weight, before)
 
 
+def test_a_head_of_as_many_other_classes_stays_fresh() -> None:
+    trained, names = resnet(2), ["cat", "dog"]
+    for classes, expected in ((names, []), (["car", "bus"], ["fc.weight", "fc.bias"]), ([], [])):
+        network = resnet(2)
+        weights = Weights(trained.state_dict(), {}, "elsewhere", names)
+        assert put_weights(network, weights, class_names=classes) == expected
+        assert torch.equal(network.fc.weight, trained.fc.weight) == (not expected)
+        assert torch.equal(network.conv1.weight, trained.conv1.weight)
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [

@@ -134,7 +134,7 @@ def fresh(overrides: Sequence[str]) -> Subject:
     network = construct(config)
     initialise(network, config, first_inputs(data) if needs_inputs(config) else None)
     if weights is not None:
-        put_weights(network, weights)
+        put_weights(network, weights, class_names=data.facts.get("class_names") or ())
     folder = Path("runs/inspect") / f"{choices['model']}-{choices['data']}".replace("/", "-")
     return Subject(network.eval(), config, data, folder, weights is None)
 

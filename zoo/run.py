@@ -161,7 +161,7 @@ def run(
     if not looks:
         initialise(network, config)
     if weights is not None:
-        fresh = put_weights(network, weights)
+        fresh = put_weights(network, weights, class_names=data.facts.get("class_names") or ())
         print(describe(network, weights, fresh))
     transfer = NO_TRANSFER | config.get("transfer", {})
     freeze(network, transfer["freeze"])

@@ -7,6 +7,7 @@ classification" (1801.06146).
 """
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.error import URLError
@@ -25,11 +26,12 @@ _PLUS_MINUS_ONE = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
 
 
 class Weights(NamedTuple):
-    """Learnt weights by name, and how the inputs were normalised that they have learnt from, where that is known."""
+    """Learnt weights by name; how the inputs they have learnt from were normalised and what the outputs mean, if known."""
 
     state: dict[str, Tensor]
     preparation: dict[str, list[float]]
     source: str
+    class_names: Sequence[str] = ()
 
 
 # Where weights come from ----------------------------------------------------------------------------------------------
@@ -48,7 +50,8 @@ def read_weights(source: str, model: str) -> Weights:
         checkpoint = read_checkpoint(find_checkpoint(path))
         state = evaluated_weights(checkpoint["state_dict"])
         preprocessing = checkpoint["zoo"]["preprocessing"]
-        return Weights(state, {name: preprocessing[name] for name in ("mean", "std") if name in preprocessing}, source)
+        preparation = {name: preprocessing[name] for name in ("mean", "std") if name in preprocessing}
+        return Weights(state, preparation, source, checkpoint["zoo"]["class_names"])
     if not path.is_file():
         raise ZooError(
             f"model.weights={source}: there is no such file; give torchvision, a .pth, .pt or .safetensors file, "
@@ -117,20 +120,21 @@ def prepare_inputs(data: Any, weights: Weights) -> None:
             print(f"data.{name}: {values}, as {weights.source} was trained with")
 
 
-def put_weights(network: nn.Module, weights: Weights) -> list[str]:
-    """Put weights into a network; the names of the parameters that stay fresh: those of a head of another size.
+def put_weights(network: nn.Module, weights: Weights, *, class_names: Sequence[str] = ()) -> list[str]:
+    """Put weights into a network; the names of the parameters that stay fresh: a head's of another size or meaning.
 
-    Auxiliary heads that only one of the two has are left out. Raises ZooError where anything else does not fit.
+    The meaning is other where both class names are known and differ. Auxiliary heads that only one of the two has are left out. Raises ZooError where anything else does not fit.
     """
     own = network.state_dict()
     fresh = {
         f"{module}.{name}" for module in heads(network) for name, _ in network.get_submodule(module).named_parameters()
     }
     auxiliary = {name for name, _ in network.named_children() if _is_auxiliary(name)}
+    means_other = bool(weights.class_names and class_names) and list(weights.class_names) != list(class_names)
     kept, problems = {}, []
     for name, tensor in own.items():
         given = weights.state.get(name)
-        if given is not None and given.shape == tensor.shape:
+        if given is not None and given.shape == tensor.shape and not (means_other and name in fresh):
             kept[name] = given
         elif name in fresh or name.partition(".")[0] in auxiliary or name.endswith("num_batches_tracked"):
             continue
