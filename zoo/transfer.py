@@ -26,7 +26,7 @@ _PLUS_MINUS_ONE = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
 
 
 class Weights(NamedTuple):
-    """Learnt weights by name; how the inputs they have learnt from were normalised and what the outputs mean, if known."""
+    """Learnt weights by name; where known, how the inputs were normalised and what the outputs mean."""
 
     state: dict[str, Tensor]
     preparation: dict[str, list[float]]
@@ -123,7 +123,8 @@ def prepare_inputs(data: Any, weights: Weights) -> None:
 def put_weights(network: nn.Module, weights: Weights, *, class_names: Sequence[str] = ()) -> list[str]:
     """Put weights into a network; the names of the parameters that stay fresh: a head's of another size or meaning.
 
-    The meaning is other where both class names are known and differ. Auxiliary heads that only one of the two has are left out. Raises ZooError where anything else does not fit.
+    The meaning is other where both class names are known and differ. Auxiliary heads that only one of the two has are
+    left out. Raises ZooError where anything else does not fit.
     """
     own = network.state_dict()
     fresh = {
