@@ -6,16 +6,14 @@ VGG-11 in its small form at a quarter of the width on `earth`, momentum 0.9, con
     python -m studies.batch_norm
 """
 
-import math
-
 from studies.running import COLOURS, by_epoch, figure, train, write
 
 RATES = (0.003, 0.03, 0.3)
 
 
-def main(epochs: int = 8) -> dict[str, dict[str, float]]:
+def main(epochs: int = 8) -> dict[str, dict[str, float | None]]:
     picture, axes = figure(9, 3.6, "Training loss of VGG-11 without (left) and with batch norm (right)", 2)
-    numbers: dict[str, dict[str, float]] = {}
+    numbers: dict[str, dict[str, float | None]] = {}
     recipe = ("data=earth", "fast=true", "optimizer=momentum", "scheduler=constant", "model.width=0.25")
     for model, axis in zip(("vgg11", "vgg11_bn"), axes, strict=True):
         for rate, colour in zip(RATES, COLOURS, strict=False):
@@ -25,8 +23,8 @@ def main(epochs: int = 8) -> dict[str, dict[str, float]]:
                 axis.plot(*by_epoch(curve), color=colour)
             axis.plot([], [], color=colour, label=f"rate {rate}" + ("" if run.scores else ": diverged"))
             numbers[f"{model}, rate {rate}"] = {
-                "final training loss": by_epoch(curve)[1][-1] if run.scores else math.inf,
-                "test accuracy": run.scores.get("test/accuracy", math.nan),
+                "final training loss": by_epoch(curve)[1][-1] if run.scores else None,
+                "test accuracy": run.scores.get("test/accuracy"),  # None: diverged
             }
         axis.set(xlabel="epoch", ylabel="training loss", ylim=(0, 2))
         axis.legend(frameon=False)

@@ -89,7 +89,7 @@ def write(name: str, picture: Figure, numbers: dict[str, Any]) -> None:
     """Put a study's picture and numbers into docs/studies/, and print the numbers."""
     OUT.mkdir(parents=True, exist_ok=True)
     picture.savefig(OUT / f"{name}.png")
-    text = json.dumps(numbers, indent=1, ensure_ascii=False)
+    text = json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False)
     (OUT / f"{name}.json").write_text(text + "\n", encoding="utf-8")
     print(text)
     print(f"wrote {OUT / name}.png and .json")
