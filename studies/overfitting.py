@@ -21,9 +21,7 @@ BASE = ("model=mlp", "model.hidden=[512,512]", "data=fashion", "train_examples=1
 
 
 def main(epochs: int = 60, seeds: int = 3) -> dict[str, dict[str, str]]:
-    picture, axes = figure(
-        10, 3.8, "1,000 pictures: training loss (left), validation loss (right), seed 0", 2
-    )
+    picture, axes = figure(10, 3.8, "1,000 pictures: training loss (left), validation loss (right), seed 0", 2)
     numbers = {}
     for (name, remedy), colour in zip(REMEDIES.items(), (*COLOURS, "#595959"), strict=True):
         words = (*BASE, "scheduler=constant", f"trainer.max_epochs={epochs}")
