@@ -66,6 +66,22 @@ def certify(request: pytest.FixtureRequest) -> Callable[..., None]:
     return check
 
 
+@pytest.fixture
+def certify_row(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """`certify_row(name, outputs=…, gradients=…, source=…)` asserts that differences a test measured are small enough.
+
+    For networks that do not map one image to logits; `more` stands in the row beside them.
+    """
+
+    def check(name: str, *, outputs: float, gradients: float, source: str, **more: Any) -> None:
+        row = {"twin": source, "outputs": outputs, "gradients": gradients, **more}
+        request.config.stash.setdefault(ROWS, {})[name] = row
+        assert outputs <= OUTPUT_BAR, row
+        assert gradients <= GRADIENT_BAR, row
+
+    return check
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     rows = session.config.stash.get(ROWS, {})
     if rows and session.config.getoption("--write-parity"):
