@@ -20,7 +20,11 @@ from zoo.signals import stop_signals
 from zoo.transfer import evaluated_weights
 
 # facts of the data that belong to the trained network rather than to what it is evaluated on
-PREPARATION = ("mean", "std", "columns", "feature_names", "target_mean", "target_std")
+PREPARATION = (
+    *("mean", "std", "columns", "feature_names", "target_mean", "target_std"),
+    *("level", "vocabulary", "num_tokens", "sequence_length", "horizon", "season"),
+    *("source_vocabulary", "num_source_tokens", "target_vocabulary", "num_target_tokens"),
+)
 
 
 def evaluate(
@@ -87,7 +91,7 @@ def load_weights(network: nn.Module, state: dict[str, torch.Tensor], path: Path)
 
 def refuse_other_shapes(trained_on: dict[str, Any], facts: dict[str, Any]) -> None:
     """Other data is welcome where the network can take it."""
-    for name in ("channels", "image_size", "num_features", "num_classes"):
+    for name in ("channels", "image_size", "num_features", "num_classes", "num_tokens", "num_source_tokens"):
         before, now = trained_on.get(name), facts.get(name)
         if before is not None and now is not None and before != now:
             raise ZooError(

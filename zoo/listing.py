@@ -137,27 +137,31 @@ def count_models() -> dict[str, dict[str, Any]]:
 def count_model(name: str) -> dict[str, Any]:
     import torch
     from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf, open_dict
+    from omegaconf import open_dict
 
+    from zoo.build import build
     from zoo.network import construct
-    from zoo.summary import summarize
+    from zoo.report import summarize_example, to_plain
+    from zoo.run import fill_facts, make_task
 
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg = compose("train", overrides=[f"model={name}"], return_hydra_config=True)
     choices = cfg.hydra.runtime.choices
     with open_dict(cfg):
         del cfg["hydra"]
-    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    shape = input_shape(config["data"])
-    if shape is None:
-        raise ZooError(f"configs/model/{name}.yaml: its data, {choices['data']}, must state the size of an example.")
+    data = build(to_plain(cfg.data), "data")()
+    data.setup("fit")
+    fill_facts(cfg, data)
+    config = to_plain(cfg)
     with torch.device("meta"):
         network = construct(config)
-    summary = summarize(network, torch.empty(1, *map(int, shape.split("×")), device="meta"))
+    summary = summarize_example(make_task(config, network, data), data)
+    one = torch.zeros(1, dtype=torch.int64)
+    shape = data.splits["train"].batch(0, one, one)["input"].shape[1:]
     return {
         "parameters": summary.parameters,
         "multiply_adds": summary.multiply_adds,
-        "input": shape,
+        "input": "×".join(map(str, shape)),
         "form": getattr(network, "form", None),
         "data": choices["data"],
         "task": choices["task"],

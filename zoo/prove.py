@@ -193,14 +193,12 @@ def last_line(text: str) -> str:
 
 def examine(folder: str, split: str) -> None:
     """Print as JSON the scores of a run's checkpoint, to the last digit, and the sizes of its network and data."""
-    import torch
-
     from zoo.build import build, refuse_untrusted
     from zoo.checkpoint import find_checkpoint, read_checkpoint
     from zoo.evaluation import evaluate_checkpoint
     from zoo.network import construct
-    from zoo.report import quieten_lightning
-    from zoo.summary import summarize
+    from zoo.report import quieten_lightning, summarize_example
+    from zoo.run import make_task
 
     quieten_lightning()
     path = find_checkpoint(Path(folder))
@@ -209,8 +207,7 @@ def examine(folder: str, split: str) -> None:
     data = build(config["data"], "data")()
     data.setup("test")
     network = construct(config)
-    one = torch.zeros(1, dtype=torch.int64)
-    network_summary = summarize(network, data.splits[split].batch(0, one, one)["input"])
+    network_summary = summarize_example(make_task(config, network, data), data, split)
     found = {
         "parameters": network_summary.trainable,
         "multiply_adds": network_summary.multiply_adds,

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
-from zoo.summary import summarize
+from zoo.summary import Summary, summarize
+from zoo.tasks.base import Task
 
 
 def to_plain(cfg: DictConfig) -> dict[str, Any]:
@@ -69,12 +69,17 @@ def quieten_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*`dataloader_iter` step flavor.*")  # zoo/tasks/base.py says why
 
 
-def print_header(choices: dict[str, str], network: nn.Module, data: Any, folder: Path) -> None:
-    """Say what runs on what; the network layer by layer goes to model.txt."""
+def summarize_example(task: Task, data: Any, split: str = "train") -> Summary:
+    """The task's network on the first example of a split."""
     one = torch.zeros(1, dtype=torch.int64)
-    summary = summarize(network, data.splits["train"].batch(0, one, one)["input"])
+    return summarize(task.network, *task.inputs(data.splits[split].batch(0, one, one)))
+
+
+def print_header(choices: dict[str, str], task: Task, data: Any, folder: Path) -> None:
+    """Say what runs on what; the network layer by layer goes to model.txt."""
+    summary = summarize_example(task, data)
     write_whole(folder / "model.txt", summary.table() + "\n")
-    form = getattr(network, "form", None)
+    form = getattr(task.network, "form", None)
     sizes = ", ".join(f"{data.size(split):,} {split}" for split in data.splits)
     size = f"{summary.trainable:,} trainable parameters, {summary.multiply_adds:,} multiply-adds"
     print(f"{choices.get('model', 'model')}{f' ({form})' if form else ''}: {size}")

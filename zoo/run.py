@@ -90,11 +90,7 @@ def train(cfg: DictConfig, folder: Path, *, choices: dict[str, str], command: li
             weights = read_weights(cfg.model.weights, choices.get("model", ""))
             prepare_inputs(cfg.data, weights)
         data = build(to_plain(cfg.data), "data")()
-        if any(value is None and name in data.facts for name, value in to_plain(cfg.data).items()):
-            data.setup("fit")  # facts that only the files know; the model needs them
-            for name, value in data.facts.items():
-                if name in cfg.data and cfg.data[name] is None:
-                    OmegaConf.update(cfg, f"data.{name}", value)
+        fill_facts(cfg, data)
         if cfg.fast and cfg.trainer.precision == "32-true":
             cfg.trainer.precision = "bf16-mixed"
         config = to_plain(cfg)
@@ -102,6 +98,15 @@ def train(cfg: DictConfig, folder: Path, *, choices: dict[str, str], command: li
             config.pop(unused, None)
         about = describe_run(config, choices, command)
         return run(config, folder, data=data, choices=choices, about=about, weights=weights)
+
+
+def fill_facts(cfg: DictConfig, data: Any) -> None:
+    """Where the data config leaves facts to the files, read them: the model is built from these."""
+    if any(value is None and name in data.facts for name, value in to_plain(cfg.data).items()):
+        data.setup("fit")
+        for name, value in data.facts.items():
+            if name in cfg.data and cfg.data[name] is None:
+                OmegaConf.update(cfg, f"data.{name}", value)
 
 
 def resume(folder: Path, overrides: dict[str, Any]) -> dict[str, float]:
@@ -203,7 +208,7 @@ def run(
             write_whole(folder / "run.json", json.dumps(about, indent=2) + "\n")
         write_whole(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         rewind_logs(folder, read_checkpoint(checkpoint)["zoo"]["logs"] if checkpoint else {})
-        print_header(choices, network, data, folder)
+        print_header(choices, task, data, folder)
     loggers: list[Any] = [MetricsCSV(folder)]
     if config["logger"]["tensorboard"]:
         loggers.append(TensorBoard(folder))

@@ -83,8 +83,8 @@ class Summary:
 def summarize(network: nn.Module, *inputs: Tensor | None) -> Summary:
     """Trace one forward pass in evaluation mode on the `meta` device: shapes only, no memory and no arithmetic.
 
-    `inputs` are the network's arguments for a batch of one; their values do not matter. The network itself is not
-    changed, on whatever device it is. A forward pass that depends on the values of tensors raises torch's own error.
+    `inputs` are the network's arguments for a batch of one; their values do not matter, but for
+    lengths (B,). The network itself is not changed, on whatever device it is. A forward pass that depends on the values of tensors raises torch's own error.
     """
     tensors = [*network.parameters(), *network.buffers()]
     as_meta = {id(tensor): _meta(tensor) for tensor in tensors}  # deepcopy takes these for the copies of its tensors
@@ -110,13 +110,18 @@ def summarize(network: nn.Module, *inputs: Tensor | None) -> Summary:
             names[module] = name
             module.register_forward_hook(record)
     with torch.no_grad():
-        traced(*(None if x is None else torch.empty_like(x, device="meta") for x in inputs))
+        traced(*(None if x is None else x if _is_length(x) else torch.empty_like(x, device="meta") for x in inputs))
     return Summary(
         tuple(
             Layer(name, type(module).__name__, shapes.get(name), *own[name], multiply_adds.get(name, 0))
             for module, name in names.items()
         )
     )
+
+
+def _is_length(tensor: Tensor) -> bool:
+    """Whether a network would read the numbers of this tensor, to pack sequences."""
+    return tensor.ndim == 1 and tensor.dtype == torch.int64 and not tensor.is_meta
 
 
 def _meta(tensor: Tensor) -> Tensor:

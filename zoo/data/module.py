@@ -1,9 +1,9 @@
 """The data module every data set is: splits in, loaders out, facts for the model."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -17,7 +17,14 @@ from zoo.errors import ZooError
 # Arguments that a model, a task or a picture needs to know. Stated, or filled in from the files; all are primitives.
 FACTS = (
     *("channels", "image_size", "num_features", "num_classes", "class_names", "feature_names", "mean", "std"),
-    *("target_mean", "target_std", "columns", "fingerprint"),
+    *("target_mean", "target_std", "columns", "fingerprint", "ignore_index"),
+    *("num_tokens", "vocabulary", "level", "sequence_length", "horizon", "season", "recall"),
+    *("num_source_tokens", "source_vocabulary", "num_target_tokens", "target_vocabulary"),
+)
+# Those among them that turn a person's own input into the network's, and its output into words and numbers.
+INPUT_FACTS = (
+    *("channels", "image_size", "num_features", "mean", "std", "level", "vocabulary", "sequence_length"),
+    *("horizon", "season", "target_mean", "target_std", "columns", "source_vocabulary", "target_vocabulary"),
 )
 
 
@@ -29,12 +36,14 @@ class DataModule(pl.LightningDataModule):
     and completes `self.facts`. The fields keep what was asked for; `facts` says what holds.
     """
 
+    augmenter: ClassVar[Callable[..., Any]] = Augment
+
     batch_size: int = 64
     eval_batch_size: int = 500
     num_workers: int = 0
     split_seed: int = 0
     seed: int = 0
-    augment: Mapping[str, Any] | None = None  # arguments of `Augment`, for training examples
+    augment: Mapping[str, Any] | None = None  # arguments of `augmenter`, for training examples
     num_features: int | None = None
     num_classes: int | None = None
     class_names: Sequence[str] | None = None
@@ -45,7 +54,7 @@ class DataModule(pl.LightningDataModule):
         for name in (field.name for field in fields(self) if field.name in FACTS):
             value = getattr(self, name)
             self.facts[name] = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
-        self.augmentation = Augment(seed=self.seed, **self.augment) if self.augment else None
+        self.augmentation = type(self).augmenter(seed=self.seed, **self.augment) if self.augment else None
         self.splits: dict[str, Split] = {}
         self.train_examples: int | float | None = None  # how many of the training examples to use, or which share
         for name in ("batch_size", "eval_batch_size"):
@@ -71,8 +80,7 @@ class DataModule(pl.LightningDataModule):
     @property
     def preprocessing(self) -> dict[str, Any]:
         """What turns a person's own input into the network's, as primitives, for the checkpoint."""
-        kept = ("channels", "image_size", "num_features", "mean", "std")
-        return {name: self.facts[name] for name in kept if self.facts.get(name) is not None}
+        return {name: self.facts[name] for name in INPUT_FACTS if self.facts.get(name) is not None}
 
     def setup(self, stage: str | None = None) -> None:
         if not self.splits:

@@ -90,6 +90,17 @@ class Task(pl.LightningModule):
     def update_metrics(self, outputs: dict[str, Tensor], batch: Batch) -> None:
         raise NotImplementedError
 
+    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
+        """What of a batch the network is called with."""
+        return (batch["input"], batch["length"]) if "length" in batch else (batch["input"],)
+
+    def weight(self, batch: Batch) -> int | Tensor:
+        """How many targets of a batch count: its weight in the mean loss of a split."""
+        return len(batch["input"])
+
+    def start_epoch(self) -> None:
+        """Called before an epoch's first training batch; not where a resumed run enters an epoch."""
+
     def prepare_batch(self, batch: Batch, seed: int) -> Batch:
         """Change a training batch before the loss sees it, with randomness from `seed` only (mixup)."""
         return batch
@@ -138,6 +149,8 @@ class Task(pl.LightningModule):
         epoch = engine.trainer.fit_loop.epoch_progress.current.completed
         if epoch != self.engine_epoch:
             self.engine_epoch, self.epoch_key = epoch, key(self.seed, "layers", epoch)
+        if batch_idx == 0:
+            self.start_epoch()
         seed = self.epoch_key ^ batch_idx
         seed_layer_noise(seed)
         batch = self.prepare_batch(batch, seed)
@@ -203,7 +216,7 @@ class Task(pl.LightningModule):
     def evaluation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         seed_layer_noise(key(self.seed, "evaluation", batch_idx))  # for tasks whose loss samples: the same each epoch
         loss, outputs = self.loss(self.evaluated_network, batch)
-        self.split_loss.update(loss.detach(), weight=len(batch["input"]))
+        self.split_loss.update(loss.detach(), weight=self.weight(batch))
         self.update_metrics(outputs, batch)
         return outputs
 

@@ -103,7 +103,7 @@ class Classification(Task):
         )
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        output, target = network(batch["input"]), batch["target"]
+        output, target = network(*self.inputs(batch)), batch["target"]
         if isinstance(output, Tensor):  # (B, K)
             return self.criterion(output, target), {"logits": output.detach()}
         loss = self.criterion(output["logits"], target)

@@ -41,7 +41,7 @@ class Regression(Task):
         self.std = self.facts.get("target_std") or 1.0
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        prediction = network(batch["input"])  # (B, K)
+        prediction = network(*self.inputs(batch))  # (B, K)
         return self.criterion(prediction, batch["target"]), {"prediction": prediction.detach()}
 
     def metrics(self) -> MetricCollection:
