@@ -83,8 +83,9 @@ class Summary:
 def summarize(network: nn.Module, *inputs: Tensor | None) -> Summary:
     """Trace one forward pass in evaluation mode on the `meta` device: shapes only, no memory and no arithmetic.
 
-    `inputs` are the network's arguments for a batch of one; their values do not matter, but for
-    lengths (B,). The network itself is not changed, on whatever device it is. A forward pass that depends on the values of tensors raises torch's own error.
+    `inputs` are the network's arguments for a batch of one; their values do not matter, but for lengths (B,). The
+    network itself is not changed, on whatever device it is. A forward pass that depends on the values of other tensors
+    raises torch's own error.
     """
     tensors = [*network.parameters(), *network.buffers()]
     as_meta = {id(tensor): _meta(tensor) for tensor in tensors}  # deepcopy takes these for the copies of its tensors
