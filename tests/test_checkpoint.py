@@ -191,6 +191,19 @@ def test_best_is_the_best_validation_epoch_and_what_a_folder_means(small_run) ->
     assert find_checkpoint(folder) == folder / "checkpoints" / "best.ckpt"
 
 
+def test_without_selection_the_last_epoch_is_tested_and_its_score_is_reported(small_run) -> None:
+    """At a rate so high that the network only wanders, the last epoch is not the best."""
+    spoilt = ["trainer.max_epochs=5", "optimizer.lr=0.3", "scheduler=constant"]
+    folder, scores = small_run(*spoilt, "checkpoint.keep_best=false")
+    assert not (folder / "checkpoints" / "best.ckpt").exists()
+    assert find_checkpoint(folder).name == "last.ckpt"
+    validated = [row.split(",") for row in (folder / "metrics.csv").read_text().splitlines() if ",val/accuracy," in row]
+    values = [float(row[3]) for row in validated]
+    assert values[-1] < max(values)
+    assert scores["val/accuracy"] == pytest.approx(values[-1])
+    assert evaluate(ckpt_path=folder).items() <= scores.items()
+
+
 def test_an_empty_folder_has_nothing_to_evaluate_and_nothing_to_resume(tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="no checkpoint yet"):
         find_checkpoint(tmp_path)

@@ -61,27 +61,37 @@ def keep_previous(last: Path) -> None:
 class Checkpoints(Checkpoint):
     """Saves `last.ckpt` at every epoch's end (and every `every_n_steps`), `best.ckpt` when the monitor improves.
 
+    With `keep_best` off there is no `best.ckpt`: nothing is selected, and the last checkpoint is the one that is
+    tested. That is right where validation is noisy and the schedule ends at a rate near 0. `score` is the validation
+    score of the checkpoint that is to be tested.
     Lightning calls `on_train_epoch_end` again when it resumes at an epoch's end: by `saved_epoch` that does nothing.
     """
 
     def __init__(
-        self, folder: Path, description: dict[str, Any], *, monitor: str, mode: str, every_n_steps: int | None
+        self,
+        folder: Path,
+        description: dict[str, Any],
+        *,
+        monitor: str,
+        mode: str,
+        every_n_steps: int | None,
+        keep_best: bool = True,
     ) -> None:
         if every_n_steps is not None and every_n_steps < 1:
             raise ZooError(f"checkpoint.every_n_steps={every_n_steps}: must be at least 1, or null for once an epoch")
         self.folder, self.description = folder, description
-        self.monitor, self.mode, self.every_n_steps = monitor, mode, every_n_steps
-        self.best_score: float | None = None
+        self.monitor, self.mode, self.every_n_steps, self.keep_best = monitor, mode, every_n_steps, keep_best
+        self.score: float | None = None
         self.saved_epoch = -1
         self.saved_step = 0
         if every_n_steps is None:
             self.on_train_batch_end = None  # type: ignore[assignment, method-assign]  # a hook not called costs nothing
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best_score": self.best_score, "saved_epoch": self.saved_epoch, "saved_step": self.saved_step}
+        return {"best_score": self.score, "saved_epoch": self.saved_epoch, "saved_step": self.saved_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best_score, self.saved_epoch = state_dict["best_score"], state_dict["saved_epoch"]
+        self.score, self.saved_epoch = state_dict["best_score"], state_dict["saved_epoch"]
         self.saved_step = state_dict["saved_step"]
 
     def on_save_checkpoint(
@@ -107,17 +117,18 @@ class Checkpoints(Checkpoint):
         every = trainer.check_val_every_n_epoch or 1
         validated = (trainer.current_epoch + 1) % every == 0 or trainer.should_stop  # else the score is an older one's
         score = trainer.callback_metrics.get(self.monitor) if validated else None
-        is_best = score is not None and self.improves(float(score))
+        is_best = score is not None and (not self.keep_best or self.improves(float(score)))
         if is_best:
-            self.best_score = float(score)  # type: ignore[arg-type]
-            trainer.save_checkpoint(self.folder / "checkpoints" / BEST)
+            self.score = float(score)  # type: ignore[arg-type]
+            if self.keep_best:
+                trainer.save_checkpoint(self.folder / "checkpoints" / BEST)
         trainer.save_checkpoint(self.folder / "checkpoints" / LAST)
 
     def improves(self, score: float) -> bool:
         """Whether a score is at least as good as the best: of equals the later, longer-trained one is kept."""
-        if self.best_score is None:
+        if self.score is None:
             return True
-        return score >= self.best_score if self.mode == "max" else score <= self.best_score
+        return score >= self.score if self.mode == "max" else score <= self.score
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -162,7 +173,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The checkpoint a person means by a run folder (its best, as the final test used) or a file."""
+    """The checkpoint a person means by a run folder (its best, or last where none is kept: what was tested) or a file."""
     if not path.is_dir():
         return path
     found = find_whole(path, (BEST, LAST, PREVIOUS))

@@ -191,7 +191,11 @@ def run(
     description["versions"] = versions()
     task = make_task(config, network, data, optimization)
     checkpoints = Checkpoints(
-        folder, description, monitor=task.monitor, mode=task.mode, every_n_steps=config["checkpoint"]["every_n_steps"]
+        folder,
+        description,
+        monitor=task.monitor,
+        mode=task.mode,
+        **{"keep_best": True} | config["checkpoint"],  # older runs do not say
     )
     callbacks: list[Callback] = [checkpoints, StopLate(), Bar() if sys.stdout.isatty() else EpochLines()]
     if config["logger"]["tensorboard"]:
@@ -228,8 +232,8 @@ def run(
                 logger.log_hyperparams(hyper_parameters(config, choices), scores, trainer.global_step)
             if config["logger"]["pictures"]:
                 learning_curves(folder / METRICS).savefig(folder / "curves.png", dpi=100)
-            if checkpoints.best_score is not None:
-                scores[task.monitor] = checkpoints.best_score
+            if checkpoints.score is not None:
+                scores[task.monitor] = checkpoints.score
             kept = ("train/loss", task.monitor.replace("val", "train"))
             scores |= {name: score for name, score in learnt.items() if name in kept}
             write_whole(folder / "scores.json", json.dumps(scores, indent=2) + "\n")
