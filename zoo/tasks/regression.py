@@ -14,8 +14,8 @@ from zoo.tasks.engine import Optimization
 class Regression(Task):
     """Real targets (B, K). Monitor: validation R².
 
-    Metrics over a whole split: r2, mae and rmse. Where the data standardises its targets (facts `target_mean`,
-    `target_std`), the loss is of standardised values and mae, rmse are in the target's own unit.
+    Metrics over a whole split: r2, mae, mse and rmse. Where the data standardises its targets (facts `target_mean`,
+    `target_std`), the loss is of standardised values and mae, mse and rmse are in the target's own unit.
     """
 
     monitor = "val/r2"
@@ -45,11 +45,12 @@ class Regression(Task):
         return self.criterion(prediction, batch["target"]), {"prediction": prediction.detach()}
 
     def metrics(self) -> MetricCollection:
-        metrics: dict[str, Any] = {"r2": R2Score(), "mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False)}
+        metrics: dict[str, Any] = {"r2": R2Score(), "mae": MeanAbsoluteError(), "mse": MeanSquaredError()}
+        metrics["rmse"] = MeanSquaredError(squared=False)
         return MetricCollection(metrics).set_dtype(torch.float64)  # sums of squares of targets far from 0
 
     def update_metrics(self, outputs: dict[str, Tensor], batch: Batch) -> None:
-        # the target's mean is left out: it changes none of the three, and would cost R² its digits
+        # the target's mean is left out: it changes none of them, and would cost R² its digits
         self.split_metrics.update(
             outputs["prediction"].double().flatten() * self.std, batch["target"].double().flatten() * self.std
         )
