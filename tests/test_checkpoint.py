@@ -193,7 +193,7 @@ def test_best_is_the_best_validation_epoch_and_what_a_folder_means(small_run) ->
 
 def test_without_selection_the_last_epoch_is_tested_and_its_score_is_reported(small_run) -> None:
     """At a rate so high that the network only wanders, the last epoch is not the best."""
-    spoilt = ["trainer.max_epochs=5", "optimizer.lr=0.3", "scheduler=constant"]
+    spoilt = ["trainer.max_epochs=5", "optimizer.lr=0.1", "scheduler=constant"]
     folder, scores = small_run(*spoilt, "checkpoint.keep_best=false")
     assert not (folder / "checkpoints" / "best.ckpt").exists()
     assert find_checkpoint(folder).name == "last.ckpt"
