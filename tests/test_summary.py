@@ -80,6 +80,29 @@ def test_shared_and_frozen_parameters() -> None:
     assert "16 frozen" in summary.table()
 
 
+@pytest.mark.parametrize(("recurrent", "gates"), [(nn.RNN, 1), (nn.GRU, 3), (nn.LSTM, 4)])
+def test_recurrent_layers_do_a_step_s_work_at_every_step(recurrent: type[nn.RNNBase], gates: int) -> None:
+    """Two layers, both directions, as linear layers would do it: inputs and states to gates, in each of 5 steps."""
+    network = recurrent(3, 4, 2, bidirectional=True, batch_first=True)
+    summary = summarize(network, torch.zeros(1, 5, 3))
+    step = 2 * gates * 4 * ((3 + 4) + (2 * 4 + 4))
+    assert summary.multiply_adds == 5 * step
+    assert summary.parameters == step + 2 * 2 * 2 * gates * 4  # two bias vectors for each layer and direction
+
+
+def test_recurrent_layers_count_the_steps_of_packed_sequences() -> None:
+    class Packs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.GRU(3, 4)
+
+        def forward(self, x: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+            return self.body(nn.utils.rnn.pack_padded_sequence(x, length))[1]
+
+    assert summarize(Packs(), torch.zeros(5, 1, 3), torch.tensor([2])).multiply_adds == 2 * 3 * 4 * (3 + 4)
+    assert summarize(nn.LSTMCell(3, 4), torch.zeros(1, 3)).multiply_adds == 4 * 4 * (3 + 4)
+
+
 def test_spectral_norm_does_not_hide_a_layer() -> None:
     summary = summarize(nn.utils.parametrizations.spectral_norm(nn.Linear(6, 5)), torch.zeros(1, 6))
     assert (summary.parameters, summary.multiply_adds) == (35, 30)

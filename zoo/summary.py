@@ -1,8 +1,8 @@
 """What a network is made of: every layer's output shape, parameters and multiply-adds, without computing anything.
 
-Convention of all our tables: multiply-adds are those of convolutions, transposed convolutions and linear layers, for
-one example; biases, normalisation, activations and products of two activations are not counted. ResNet-50 v1.5 then
-has 4,089,184,256, as torchvision states it.
+Convention of all our tables: multiply-adds are those of convolutions, transposed convolutions, linear layers and
+recurrent layers, for one example; biases, normalisation, activations and products of two activations are not counted.
+ResNet-50 v1.5 then has 4,089,184,256, as torchvision states it.
 """
 
 import copy
@@ -139,6 +139,9 @@ def _shape(output: Any) -> Shape | None:
 
 
 def _multiply_adds(module: nn.Module, args: tuple[Any, ...], output: Any) -> int:
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase):  # each of its weights meets each step of each sequence once
+        steps = args[0].data.numel() // module.input_size  # of a tensor or of packed sequences
+        return steps * sum(p.numel() for name, p in module.named_parameters() if name.startswith("weight"))
     if isinstance(module, nn.Linear):
         return output.numel() * module.in_features
     if isinstance(module, TRANSPOSED):
