@@ -92,8 +92,8 @@ class Series(DataModule):
         self._complete_facts(values[:val], names)
         mean, std = (torch.tensor(self.facts[name], dtype=torch.float64) for name in ("mean", "std"))
         scaled = ((values - mean) / std).float()
-        for name, column in zip(names, scaled.unbind(1), strict=True):
-            if not column.isfinite().all():
+        for name, column, spread in zip(names, scaled.unbind(1), std, strict=True):
+            if not (column.isfinite().all() and spread.isfinite()):
                 raise ZooError(f"column {name!r}: the numbers are too large; rescale them.")
         self.splits = {
             name: SeriesSplit(
