@@ -49,7 +49,7 @@ def metric_names(class_names: Sequence[str]) -> list[str]:
 
 
 def predicted_classes(logits: Tensor) -> Tensor:
-    """Logits (B, K, H, W) to class numbers (B, H, W). Not argmax: along channels it takes ten times as long on a CPU."""
+    """Logits (B, K, H, W) to class numbers (B, H, W). Not by argmax: along channels that takes ten times as long."""
     return logits.max(1).indices
 
 
@@ -58,7 +58,7 @@ def overlaps(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
     TP / (TP + FP + FN) and 2·TP / (2·TP + FP + FN); NaN for a class that occurs in neither target nor prediction.
     """
-    matrix = matrix.double()
+    matrix = matrix.double()  # counts of pixels outgrow float32
     hit, both = matrix.diagonal(dim1=-2, dim2=-1), matrix.sum(-1) + matrix.sum(-2)
     return hit / (both - hit), 2 * hit / both
 
@@ -75,9 +75,9 @@ class PixelScores(MulticlassConfusionMatrix):
         """A class that occurs in neither target nor prediction has no IoU: it is left out, and out of the means."""
         if not self.confmat.any():
             raise ZooError(f"No pixel of this split counts: its masks hold nothing but {self.ignore_index}.")
-        iou, dice = overlaps(self.confmat)
-        scores = {"mean_iou": iou.nanmean(), "dice": dice.nanmean()}
-        scores["accuracy"] = self.confmat.trace() / self.confmat.sum()
+        matrix = self.confmat.cpu().double()  # Apple GPUs have no float64
+        iou, dice = overlaps(matrix)
+        scores = {"mean_iou": iou.nanmean(), "dice": dice.nanmean(), "accuracy": matrix.trace() / matrix.sum()}
         occurs = (~iou.isnan()).tolist()
         return scores | {name: iou[k] for k, name in enumerate(self.names) if occurs[k]}
 
