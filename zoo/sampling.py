@@ -1,0 +1,179 @@
+"""`zoo sample`: let a trained network write. A language model goes on with a prompt, a seq2seq network answers one.
+
+zoo sample ckpt_path=runs/lstm-moby_dick/2026-01-31_12-00-00 prompt="Call me" temperature=0.5
+zoo sample ckpt_path=runs/seq2seq-dates/2026-01-31_12-00-00 prompt="3 May 2021" beam=4
+
+Keys: prompt (a language model begins a line without one), length (400 tokens; an answer may end before), out (a file to
+write to, instead of the screen), trust (false). For language models temperature (0.8; low is safe, high is wild), top_k
+and top_p (null; draw from the k most likely tokens, from the most likely that hold the share p), n (1, how many texts),
+seed (0; the same seed writes the same). For seq2seq networks beam (1, greedy; how many answers are followed at a time).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import get_class
+from torch import nn
+
+from zoo.build import refuse_untrusted
+from zoo.checkpoint import find_checkpoint, read_checkpoint
+from zoo.data.text import encode, tokenize
+from zoo.decoding import END, beam_search, check_sampling, generate
+from zoo.errors import ZooError
+from zoo.evaluation import load_weights
+from zoo.network import construct
+from zoo.randomness import key
+from zoo.report import write_whole
+from zoo.suggest import nearest
+from zoo.tasks.language_model import LanguageModel
+from zoo.tasks.seq2seq import Seq2Seq
+
+KEYS: dict[str, Any] = {"ckpt_path": None, "prompt": "", "length": 400, "temperature": 0.8, "top_k": None}
+KEYS |= {"top_p": None, "n": 1, "seed": 0, "beam": 1, "out": None, "trust": False}
+LEAST = {"length": 1, "top_k": 1, "n": 1, "seed": 0, "beam": 1}  # the whole numbers
+ONLY = {LanguageModel: ("temperature", "top_k", "top_p", "n", "seed"), Seq2Seq: ("beam",)}
+
+
+def main(args: Sequence[str]) -> int:
+    """Write one or more texts to the screen or to a file."""
+    own = parse(args)
+    network, task, preprocessing = trained(own)
+    for name in own:
+        if any(name in names and not issubclass(task, kind) for kind, names in ONLY.items()):
+            takes = ", ".join(next(names for kind, names in ONLY.items() if issubclass(task, kind)))
+            raise ZooError(f"{name}={own[name]}: this network is of task {task.__name__}, which takes {takes}.")
+    options = {**KEYS, **own}
+    if issubclass(task, LanguageModel):
+        texts = continuations(network, preprocessing, options)
+    else:
+        texts = [answer(network, preprocessing, options)]
+    written = texts[0] if len(texts) == 1 else "\n\n".join(f"--- {i} ---\n{text}" for i, text in enumerate(texts, 1))
+    if own.get("out") is None:
+        print(written)
+        return 0
+    path = Path(own["out"])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, f"{written}\n")
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        raise ZooError(f"out={path}: is a folder, or below a file; name a file to write.") from None
+    print(f"wrote {path}")
+    return 0
+
+
+def parse(args: Sequence[str]) -> dict[str, Any]:
+    """The keys that were given, with their values."""
+    own: dict[str, Any] = {}
+    for word in args:
+        name, equals, value = word.partition("=")
+        if not equals and Path(word).exists():
+            raise ZooError(f"{word}: write key=value. Did you mean ckpt_path={word}?")
+        if name not in KEYS:
+            near = nearest(name, list(KEYS))
+            hint = f"Did you mean {near}?" if near else f"There is {', '.join(KEYS)}."
+            raise ZooError(f"{word}: there is no key {name}. {hint}")
+        if not equals or (not value and name != "prompt"):
+            raise ZooError(f"{word}: write {name}=value, or leave it out.")
+        own[name] = None if value == "null" and KEYS[name] is None else value
+    for name, value in own.items():
+        if name in LEAST and value is not None:
+            if not value.isdecimal() or int(value) < LEAST[name]:
+                raise ZooError(f"{name}={value}: must be a whole number, at least {LEAST[name]}.")
+            own[name] = int(value)
+        elif name in ("temperature", "top_p") and value is not None:
+            try:
+                own[name] = float(value)
+            except ValueError:
+                raise ZooError(f"{name}={value}: must be a number.") from None
+        elif name == "trust":
+            if value not in ("true", "false"):
+                raise ZooError(f"trust={value}: must be true or false.")
+            own[name] = value == "true"
+    try:
+        check_sampling(*({**KEYS, **own}[name] for name in ("temperature", "top_k", "top_p")))
+    except ValueError as error:
+        raise ZooError(str(error)) from None
+    if own.get("ckpt_path") is None:
+        raise ZooError("Which network? zoo sample ckpt_path=<run folder or checkpoint file> prompt=…")
+    return own
+
+
+def trained(own: dict[str, Any]) -> tuple[nn.Module, type, dict[str, Any]]:
+    """The evaluated network of a checkpoint, its task, and what turns text into tokens."""
+    path = find_checkpoint(Path(own["ckpt_path"]))
+    described = (checkpoint := read_checkpoint(path))["zoo"]
+    if not own.get("trust"):
+        refuse_untrusted(described["config"], str(path))
+    try:
+        task = get_class(described["config"]["task"]["_target_"])
+    except ImportError as error:  # one that trust=true lets through
+        raise ZooError(f"task: {error}") from None
+    if not issubclass(task, (LanguageModel, Seq2Seq)):
+        raise ZooError(
+            f"{path} does not write: its task is {task.__name__}. zoo sample takes language models, such as "
+            "model=lstm, and networks from sequence to sequence, such as model=seq2seq."
+        )
+    vocabulary = "vocabulary" if issubclass(task, LanguageModel) else "source_vocabulary"
+    if not described["preprocessing"].get(vocabulary):
+        raise ZooError(f"{path} holds no {vocabulary}: it was trained on data of numbered tokens without names.")
+    network = construct(described["config"])
+    load_weights(network, checkpoint["state_dict"], path)
+    return network.eval(), task, described["preprocessing"]
+
+
+def continuations(network: nn.Module, preprocessing: dict[str, Any], options: dict[str, Any]) -> list[str]:
+    """`n` texts that begin with the prompt; each is a function of the seed and its number."""
+    vocabulary, level = preprocessing["vocabulary"], preprocessing.get("level") or "characters"
+    prompt = options["prompt"].lower() if preprocessing.get("lower") else options["prompt"]
+    refuse_unknown(tokenize(prompt, level), vocabulary)
+    before = prompt or ("\n" if "\n" in vocabulary else vocabulary[-1])
+    chosen = {name: options[name] for name in ("temperature", "top_k", "top_p")}
+    texts = []
+    for number in range(options["n"]):
+        generator = torch.Generator().manual_seed(key(options["seed"], "sample", number))
+        tokens = generate(
+            network, encode(before, vocabulary, level)[None], options["length"], generator=generator, **chosen
+        )
+        texts.append(prompt + "".join(vocabulary[token] for token in tokens[0].tolist()))
+    return texts
+
+
+def answer(network: nn.Module, preprocessing: dict[str, Any], options: dict[str, Any]) -> str:
+    """The target sequence for the prompt, by beam search; a beam of 1 is greedy."""
+    source, target = preprocessing["source_vocabulary"], preprocessing["target_vocabulary"]
+    tokens = split(options["prompt"], source)
+    if not tokens:
+        raise ZooError("prompt is needed: the sequence to answer, as in prompt=…")
+    refuse_unknown(tokens, source)
+    numbers = torch.tensor([[source.index(token) for token in tokens]])
+    length = min(options["length"], getattr(network, "max_length", options["length"]))
+    try:
+        found, _ = beam_search(
+            network,  # type: ignore[arg-type]
+            numbers,
+            torch.tensor([len(tokens)]),
+            max_length=length,
+            beam=options["beam"],
+        )
+    except ValueError as error:  # a prompt longer than the network reads
+        raise ZooError(f"prompt: {error}") from None
+    said = [token for token in found[0].tolist() if token > END]
+    return ("" if by_character(target) else " ").join(target[token] for token in said)
+
+
+def by_character(vocabulary: Sequence[str]) -> bool:
+    """Whether all tokens but the four special ones are single characters."""
+    return all(len(token) == 1 for token in vocabulary[4:])
+
+
+def split(text: str, vocabulary: Sequence[str]) -> Sequence[str]:
+    return text if by_character(vocabulary) else text.split()
+
+
+def refuse_unknown(tokens: Sequence[str], vocabulary: Sequence[str]) -> None:
+    unknown = [repr(token) for token in dict.fromkeys(tokens) if token not in vocabulary]
+    if unknown:
+        more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
+        raise ZooError(f"prompt: the network was not taught {', '.join(unknown[:10])}{more}; write without.")
