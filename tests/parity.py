@@ -26,6 +26,37 @@ def outputs_of(result: Any) -> list[Tensor]:
     return [output for output in (result.logits, *result[1:]) if output is not None]
 
 
+class Functional(nn.Module):
+    """A twin that is a function: `compute(tensors, images, training)` with the state dict of `ours` in its order.
+
+    Dots in names become underscores: `rename=Functional.rename`. What is frozen in `ours` is frozen here.
+    """
+
+    def __init__(self, ours: nn.Module, compute: Callable[[list[Tensor], Tensor, bool], Tensor]) -> None:
+        super().__init__()
+        self.compute, self.order = compute, [self.rename(name) for name in ours.state_dict()]
+        for name, parameter in ours.named_parameters():
+            twin = nn.Parameter(torch.empty_like(parameter), requires_grad=parameter.requires_grad)
+            self.register_parameter(self.rename(name), twin)
+        for name, buffer in ours.named_buffers():
+            self.register_buffer(self.rename(name), buffer.clone())
+
+    @staticmethod
+    def rename(name: str) -> str:
+        return name.replace(".", "_")
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.compute([getattr(self, name) for name in self.order], images, self.training)
+
+
+def of_pixels(targets: Tensor, logits: Tensor) -> Tensor:
+    """The targets (B,); for logits of pixels (B, K, H, W) a class for each, (B, H, W), beginning with those."""
+    if logits.ndim == 2:
+        return targets
+    places = torch.arange(logits[0, 0].numel()).view(logits.shape[2:])
+    return (targets[:, None, None] + places) % logits.shape[1]
+
+
 def run(network: nn.Module, images: Tensor, targets: Tensor) -> dict[str, Any]:
     """Everything that is compared, from a copy of `network`."""
     network = copy.deepcopy(network)
@@ -36,7 +67,9 @@ def run(network: nn.Module, images: Tensor, targets: Tensor) -> dict[str, Any]:
         in_eval = outputs_of(network.eval()(images))
     in_train = outputs_of(network.train()(images))
     # the heads weigh differently, so that two exchanged heads would show
-    loss = sum((0.3**place) * F.cross_entropy(logits, targets) for place, logits in enumerate(in_train))
+    loss = sum(
+        (0.3**place) * F.cross_entropy(logits, of_pixels(targets, logits)) for place, logits in enumerate(in_train)
+    )
     assert isinstance(loss, Tensor)
     assert all(torch.isfinite(output).all() for output in [*in_eval, *in_train]), "no number, so nothing to compare"
     loss.backward()

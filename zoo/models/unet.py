@@ -31,7 +31,14 @@ class Block(nn.Sequential):
     """Two 3×3 convolutions, each with its ReLU: (B, C, H, W) → (B, out_channels, H, W); 4 pixels less if `valid`."""
 
     def __init__(
-        self, in_channels: int, channels: int, out_channels: int, *, valid: bool, batch_norm: bool, dropout: float = 0.0
+        self,
+        in_channels: int,
+        channels: int,
+        out_channels: int,
+        *,
+        valid: bool,
+        batch_norm: bool,
+        dropout: float | None = None,
     ) -> None:
         layers: list[nn.Module] = []
         for before, after in ((in_channels, channels), (channels, out_channels)):
@@ -39,7 +46,7 @@ class Block(nn.Sequential):
             if batch_norm:
                 layers.append(nn.BatchNorm2d(after))
             layers.append(nn.ReLU(inplace=True))
-        if dropout:
+        if dropout is not None:
             layers.append(nn.Dropout(dropout))
         super().__init__(*layers)
 
@@ -48,6 +55,22 @@ def _centre(maps: Tensor, height: int, width: int) -> Tensor:
     """The middle of maps (B, C, H, W); of an odd rest the larger part is cut off at the end."""
     top, left = (maps.shape[2] - height) // 2, (maps.shape[3] - width) // 2
     return maps[:, :, top : top + height, left : left + width]
+
+
+class Expansion(nn.Module):
+    """Maps (B, C, h, w) twice as large, behind the copy (B, C', H, W) from across, which `skips=False` leaves out."""
+
+    def __init__(self, upsampling: nn.Module, block: Block, *, crop: int, skips: bool) -> None:
+        super().__init__()
+        self.upsampling, self.block, self.crop, self.skips = upsampling, block, crop, skips
+
+    def forward(self, input: Tensor, copy: Tensor) -> Tensor:
+        x = self.upsampling(input)
+        x = _centre(x, x.shape[2] - 2 * self.crop, x.shape[3] - 2 * self.crop)
+        # valid: the copy is the larger; padded: x is, by the pixel that a pool had rounded up
+        height, width = min(x.shape[2], copy.shape[2]), min(x.shape[3], copy.shape[3])
+        x = _centre(x, height, width)
+        return self.block(torch.cat([_centre(copy, height, width), x], 1) if self.skips else x)
 
 
 class UNet(nn.Module):
@@ -87,31 +110,32 @@ class UNet(nn.Module):
             raise ValueError(f"upsampling={upsampling}: must be transposed or bilinear")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout={dropout}: must be at least 0 and below 1")
-        self.depth, self.valid, self.upsampling, self.skips = depth, valid, upsampling, skips
-        self.output_size(image_size)
         self.form = ("valid" if valid else "padded") + ("" if width == 1 else f" ×{Fraction(str(width))}")
         self.form += ("" if depth == 4 else f", depth {depth}") + ("" if skips else ", no skips")
 
         widths = [max(8, round(64 * 2**level * width)) for level in range(depth + 1)]
-        # the channels that leave each level upwards: the block halves them where up-sampling does not
         bilinear = upsampling == "bilinear"
-        upwards = [widths[max(level - 1, 0)] if bilinear else widths[level] for level in range(depth + 1)]
+        # what leaves each level upwards: the block halves the channels where up-sampling does not
+        upwards = [widths[0], *widths[:-1]] if bilinear else widths
+        self.depth, self.valid = depth, valid
+        self.crop = 1 if valid and bilinear else 0  # up-sampling had extrapolated the outermost pixels
+        self.output_size(image_size)
         kind = {"valid": valid, "batch_norm": batch_norm}
-        self.contracting, self.expanding, self.upsamplings = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        self.contracting = nn.ModuleList()
         for level in range(depth):
             before = widths[level - 1] if level else in_channels
-            rate = dropout if level == depth - 1 else 0.0
+            rate = dropout if level == depth - 1 else None
             self.contracting.append(Block(before, widths[level], widths[level], **kind, dropout=rate))
         self.pool = nn.MaxPool2d(2, ceil_mode=not valid)
         self.bottom = Block(widths[-2], upwards[-1], upwards[-1], **kind, dropout=dropout)
+        self.expanding = nn.ModuleList()  # deepest level first
         for level in reversed(range(depth)):
-            self.upsamplings.append(
-                nn.Upsample(scale_factor=2, mode="bilinear")
-                if bilinear
-                else nn.ConvTranspose2d(widths[level + 1], widths[level], 2, stride=2)
-            )
-            joined = widths[level] * (2 if skips else 1)
-            self.expanding.append(Block(joined, widths[level], upwards[level], **kind))
+            if bilinear:
+                twice: nn.Module = nn.Upsample(scale_factor=2, mode="bilinear")
+            else:
+                twice = nn.ConvTranspose2d(widths[level + 1], widths[level], 2, stride=2)
+            block = Block(widths[level] * (2 if skips else 1), widths[level], upwards[level], **kind)
+            self.expanding.append(Expansion(twice, block, crop=self.crop, skips=skips))
         self.classifier = nn.Conv2d(widths[0], num_classes, 1)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
@@ -143,7 +167,7 @@ class UNet(nn.Module):
             size //= 2
         size -= 4
         for _ in range(self.depth):
-            size = 2 * size - (2 if self.upsampling == "bilinear" else 0) - 4
+            size = 2 * size - 2 * self.crop - 4
         return size if size > 0 else None
 
     def forward(self, input: Tensor) -> Tensor:
@@ -155,14 +179,8 @@ class UNet(nn.Module):
             copies.append(block(x))
             x = self.pool(copies[-1])
         x = self.bottom(x)
-        for upsampling, block in zip(self.upsamplings, self.expanding, strict=True):
-            x, copy = upsampling(x), copies.pop()
-            if self.valid and self.upsampling == "bilinear":
-                x = x[:, :, 1:-1, 1:-1]  # the outermost pixels were extrapolated
-            # valid: the copy is the larger; padded: x is, by a pixel that a pool had rounded up
-            height, width = min(x.shape[2], copy.shape[2]), min(x.shape[3], copy.shape[3])
-            x = _centre(x, height, width)
-            x = block(torch.cat([_centre(copy, height, width), x], 1) if self.skips else x)
+        for expansion in self.expanding:
+            x = expansion(x, copies.pop())
         return self.classifier(x)
 
 
