@@ -152,11 +152,11 @@ def test_a_padded_sequence_gives_what_it_gives_alone(cell: str, bidirectional: b
 
 def test_pooling_reads_the_last_states_or_the_mean_of_all() -> None:
     input = torch.randn(3, 7, 2)
-    network = RecurrentPredictor(num_features=2, num_classes=4, hidden=6, bidirectional=True)
+    network = RecurrentPredictor(num_features=2, num_classes=4, hidden=6, layers=2, bidirectional=True)
     outputs, (hidden, _) = network.recurrent(input)
     ends = torch.cat([outputs[:, -1, :6], outputs[:, 0, 6:]], 1)  # forwards after the last step, backwards the first
     torch.testing.assert_close(network(input), network.head(ends))
-    torch.testing.assert_close(network(input), network.head(torch.cat([hidden[0], hidden[1]], 1)))
+    torch.testing.assert_close(network(input), network.head(torch.cat([hidden[2], hidden[3]], 1)))
     network.pooling = "mean"
     torch.testing.assert_close(network(input), network.head(outputs.mean(1)))
 
