@@ -41,31 +41,31 @@ def rows(*sequences: list[int]) -> Tensor:
     return torch.tensor([[*sequence, END, *[PAD] * (width - 1 - len(sequence))] for sequence in sequences])
 
 
-TRUTH = [[3, 4, 5, 6, 3], [4, 4, 5, 3], [6, 5, 4, 3, 6, 5], [3], [5, 6, 5, 6, 5, 6]]
-SAID = [[3, 4, 5, 6, 3], [4, 4, 5, 3, 3], [6, 5, 4, 4, 4, 4], [3], [5, 6, 5, 6]]
+TRUTH = [[3, 4, 5, 6, 3], [4, 4, 5, 3], [6, 5, 4, 3, 6, 5], [3], [5, 6, 5, 6, 5, 6], [5, 6]]
+SAID = [[3, 4, 5, 6, 3], [4, 4, 5, 3, 3], [6, 5, 4, 4, 4, 4], [3], [5, 6, 5, 6], [5, 6, 5, 6, 5, 6]]  # the last: cut
 
 
-def batches() -> list[dict[str, Tensor]]:
-    """Five examples in two batches of other widths, the second without its last columns of padding."""
+def batches(*parts: slice) -> list[dict[str, Tensor]]:
+    """Six examples in two batches of other widths, or in others."""
     found = []
-    for part in (slice(0, 3), slice(3, 5)):
+    for part in parts or (slice(0, 3), slice(3, 6)):
         target = F.pad(rows(*TRUTH[part]), (1, 0), value=START)
-        numbers = torch.arange(5)[part]
-        found.append(
-            {"input": numbers[:, None].repeat(1, 3), "length": torch.full((len(target),), 3), "target": target}
-        )
+        numbers, length = torch.arange(6)[part], torch.full((len(target),), 3)
+        found.append({"input": numbers[:, None].repeat(1, 3), "length": length, "target": target})
     return found
 
 
 def a_task(**options: float) -> Seq2Seq:
-    taught = torch.randn(5, 7, TOKENS, generator=torch.Generator().manual_seed(0)) * 2
-    return Seq2Seq(Scripted(rows(*SAID), taught), facts=FACTS, **options)
+    taught = torch.randn(6, 7, TOKENS, generator=torch.Generator().manual_seed(0)) * 2
+    said = F.pad(rows(*SAID), (0, 9), value=4)
+    said[5] = torch.tensor([5, 6]).repeat(8)  # it never ends
+    return Seq2Seq(Scripted(said, taught), facts=FACTS, **options)
 
 
-def evaluated(task: Seq2Seq) -> dict[str, float]:
+def evaluated(task: Seq2Seq, *parts: slice) -> dict[str, float]:
     task.start_split()
     with torch.no_grad():
-        for number, batch in enumerate(batches()):
+        for number, batch in enumerate(batches(*parts)):
             task.evaluation_step(batch, number)
     return task.split_scores("test")
 
@@ -97,19 +97,30 @@ def test_scores_are_those_of_all_tokens_and_all_outputs_of_a_split() -> None:
         {
             "test/loss": sum(nats) / len(nats),
             "test/token_accuracy": sum(hits) / len(hits),
-            "test/exact_match": 2 / 5,
+            "test/exact_match": 2 / 6,
             "test/bleu": bleu(SAID, TRUTH),
         },
         rel=1e-6,
     )
     assert 0.3 < scores["test/bleu"] < 0.95
+    alone = evaluated(task, *(slice(i, i + 1) for i in range(6)))
+    assert alone == pytest.approx(scores), "whatever else is in a batch"
+
+
+def test_a_network_decodes_no_longer_than_it_can() -> None:
+    task = a_task()
+    task.network.max_length = 7  # enough for the longest target
+    scores = evaluated(task)
+    assert scores["test/exact_match"] == pytest.approx(2 / 6)
+    task.network.said[:, 7:] = 10**6  # no token, and an error where it is looked at
+    assert evaluated(task) == scores
 
 
 def test_which_outputs_were_right_is_told_for_pictures() -> None:
     task = a_task()
     task.start_split()
     assert task.evaluation_step(batches()[0], 0)["exact"].tolist() == [True, False, False]
-    assert task.evaluation_step(batches()[1], 1)["exact"].tolist() == [True, False]
+    assert task.evaluation_step(batches()[1], 1)["exact"].tolist() == [True, False, False]
 
 
 def test_the_network_is_taught_the_right_tokens_so_far() -> None:
@@ -138,7 +149,8 @@ def test_step_metrics_weigh_the_tokens_of_a_window_of_steps_alike() -> None:
 
 
 def test_sentences_stop_at_the_end() -> None:
-    assert sentences(torch.tensor([[3, 10, END, PAD], [END, PAD, PAD, PAD], [3, 4, 5, 6]])) == ["3 10", "", "3 4 5 6"]
+    tokens = torch.tensor([[3, 10, END, PAD], [END, PAD, PAD, PAD], [3, 4, 5, 6], [3, 4, 5, PAD]])
+    assert sentences(tokens) == ["3 10", "", "3 4 5 6", "3 4 5"]
 
 
 def test_wrong_values_are_refused() -> None:

@@ -1,5 +1,6 @@
 """Sequence to sequence: a target sequence for every source sequence, such as a date in another notation."""
 
+from itertools import takewhile
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,8 +15,8 @@ from zoo.tasks.engine import Optimization
 
 
 def sentences(tokens: Tensor) -> list[str]:
-    """The numbers before the first `END` of each row of (B, T), with blanks between them."""
-    return [" ".join(map(str, row[: row.index(END)] if END in row else row)) for row in tokens.tolist()]
+    """The numbers before the first `END` or `PAD` of each row of (B, T), with blanks between them."""
+    return [" ".join(map(str, takewhile(lambda token: token not in (END, PAD), row))) for row in tokens.tolist()]
 
 
 class Seq2Seq(Task):
@@ -24,7 +25,7 @@ class Seq2Seq(Task):
     Trained with teacher forcing: the network reads the right tokens so far and gives logits (B, T, K) of the next. Over
     a whole split: loss, in nats per token, and token_accuracy are of teacher forcing, each token weighing the same;
     exact_match, the share of outputs that are right from first to last token, and bleu (Papineni et al. 2002, of up to
-    4 tokens, one reference) are of greedy decoding, for as many steps as the batch's targets have.
+    4 tokens, one reference) are of greedy decoding; an output is cut at twice its target's length.
     """
 
     monitor = "val/exact_match"
@@ -77,8 +78,17 @@ class Seq2Seq(Task):
     def update_metrics(self, outputs: dict[str, Tensor], batch: Batch) -> None:
         metrics, target = self.split_metrics, batch["target"][:, 1:]
         metrics["token_accuracy"].update(outputs["logits"].argmax(-1) == target, target != PAD)
-        decoded = greedy(self.evaluated_network, batch["input"], batch["length"], max_length=target.shape[1])  # type: ignore[arg-type]
-        decoded = F.pad(decoded, (0, target.shape[1] - decoded.shape[1]), value=PAD)
-        outputs["exact"] = (decoded == target).all(1)  # (B,), for pictures
+        decoded = self.decode(batch)
+        outputs["exact"] = (decoded[:, : target.shape[1]] == target).all(1)  # (B,), for pictures
         metrics["exact_match"].update(outputs["exact"])
         metrics["bleu"].update(sentences(decoded), [[sentence] for sentence in sentences(target)])
+
+    def decode(self, batch: Batch) -> Tensor:
+        """Greedy outputs (B, at least T), cut at twice their targets' lengths: whatever else is in the batch."""
+        target, network = batch["target"][:, 1:], self.evaluated_network
+        steps = 2 * target.shape[1]
+        longest = min(steps, getattr(network, "max_length", steps))
+        decoded = greedy(network, batch["input"], batch["length"], max_length=longest)  # type: ignore[arg-type]
+        places = torch.arange(decoded.shape[1], device=decoded.device)
+        decoded = decoded.masked_fill(places >= 2 * (target != PAD).sum(1, keepdim=True), PAD)
+        return F.pad(decoded, (0, max(0, target.shape[1] - decoded.shape[1])), value=PAD)
