@@ -106,7 +106,7 @@ class Seq2Seq(nn.Module):
             state = [torch.tanh(bridge(end)) for bridge, end in zip(self.bridges, ends, strict=True)]
         if self.kind == "none":
             return *state, ends[0][:, -1]
-        there = torch.arange(source.shape[1], device=source.device) < source_length[:, None]
+        there = torch.arange(source.shape[1], device=source.device) < source_length.to(source.device)[:, None]
         return *state, annotations, self.key(annotations), there[:, None]
 
     def _advance(self, input: Tensor, state: State) -> tuple[Tensor, State]:

@@ -212,7 +212,7 @@ class Transformer(nn.Module):
 
     def start(self, source: Tensor, source_length: Tensor) -> State:
         """Encode sources (B, S) of lengths (B,), each at least 1: where there is a source step, then the layers'."""
-        there = torch.arange(source.shape[1], device=source.device) < source_length[:, None]
+        there = torch.arange(source.shape[1], device=source.device) < source_length.to(source.device)[:, None]
         there = there[:, None, None]  # (B, 1, 1, S)
         x = self._embed(self.source_embedding, source, "source")
         for layer in self.encoder:
