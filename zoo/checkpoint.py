@@ -173,7 +173,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The checkpoint a person means by a run folder (its best, or last where none is kept: what was tested) or a file."""
+    """The checkpoint a person means by a file or a run folder: its best or, where none is kept, its last."""
     if not path.is_dir():
         return path
     found = find_whole(path, (BEST, LAST, PREVIOUS))

@@ -33,9 +33,8 @@ from zoo.randomness import key, permutation
 from zoo.receptive_field import COLUMNS as FIELD_COLUMNS
 from zoo.receptive_field import Row, receptive_fields
 from zoo.report import quieten_lightning, to_plain
-from zoo.run import first_inputs, make_task
+from zoo.run import class_weights, fill_facts, first_inputs, make_task
 from zoo.suggest import nearest
-from zoo.tasks.classification import balanced_weights
 from zoo.transfer import prepare_inputs, put_weights, read_weights
 
 KEYS = {"ckpt_path": "", "out": "", "split": "test", "n": "16", "layer": "", "seed": "0", "trust": "false"}
@@ -126,8 +125,7 @@ def fresh(overrides: Sequence[str]) -> Subject:
         prepare_inputs(cfg.data, weights)
     data = build(to_plain(cfg.data), "data")()
     data.setup("fit")
-    for name in [name for name, value in to_plain(cfg.data).items() if value is None and name in data.facts]:
-        cfg.data[name] = data.facts[name]
+    fill_facts(cfg, data)
     config = to_plain(cfg)
     check_ranges(config)
     check_facts(config, data)
@@ -161,13 +159,12 @@ def inspect(subject: Subject, folder: Path, *, split: str, count: int, layer: st
         filters(weight).savefig(folder / "filters.png")
         yield f"wrote {folder / 'filters.png'}"
 
-    if is_untrained:
-        take_statistics(network, input)
-    if config["task"].get("class_weights") == "balanced":
-        targets = data.splits["train"].targets[data.indices("train")]
-        balanced = balanced_weights(targets, facts["num_classes"])
-        config = {**config, "task": {**config["task"], "class_weights": balanced}}
+    balancing = config["task"].get("class_weights")
+    if isinstance(balancing, str):
+        config = {**config, "task": {**config["task"], "class_weights": class_weights(balancing, data)}}
     task = make_task(config, network, data)
+    if is_untrained:
+        take_statistics(network, task.inputs(batch))
     rows = layer_statistics(network, lambda: task.loss(network, batch)[0])
     cells = [[f"{row[name]:.6g}" if isinstance(row[name], float) else row[name] for name in COLUMNS] for row in rows]
     write_csv(folder / "statistics.csv", COLUMNS, cells)
@@ -183,8 +180,9 @@ def inspect(subject: Subject, folder: Path, *, split: str, count: int, layer: st
         yield "receptive_field.csv is left out: no layer's output is a map."
 
     chosen = layer or default_layer(sizes)
-    if chosen is None or batch["target"].is_floating_point():
-        yield "grad_cam.png is left out: " + ("no layer gives maps." if chosen is None else "this task has no classes.")
+    if chosen is None or batch["target"].is_floating_point() or batch["target"].ndim > 1:
+        why = "no layer gives maps." if chosen is None else "this task does not name one class for each picture."
+        yield f"grad_cam.png is left out: {why}"
     else:
         shown = examples(data, split, order[:count])
         map, logits = grad_cam(network, shown["input"], layer=chosen)
@@ -197,13 +195,13 @@ def examples(data: Any, split: str, indices: Tensor) -> dict[str, Tensor]:
     return data.loader(split).split.batch(0, indices, indices)
 
 
-def take_statistics(network: nn.Module, input: Tensor) -> None:
+def take_statistics(network: nn.Module, inputs: Sequence[Tensor]) -> None:
     """Give batch norms the means and variances of this batch: those of an untrained network are still 0 and 1."""
     norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     for norm in norms:
         norm.train().momentum = 1.0
     with torch.no_grad():
-        network(input)
+        network(*inputs)
     network.eval()
 
 

@@ -3,6 +3,7 @@
 import inspect
 import json
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from zoo.conditions import check_continued, check_facts, check_ranges, check_siz
 from zoo.errors import ZooError
 from zoo.folders import held, is_first_process
 from zoo.logs import METRICS, MetricsCSV, TensorBoard, rewind_logs
+from zoo.mask_pictures import MaskPictures
 from zoo.network import construct, initialise, make_fast, needs_inputs
 from zoo.pictures import Pictures, learning_curves
 from zoo.progress import Bar, EpochLines
@@ -36,10 +38,15 @@ from zoo.report import (
     versions,
     write_whole,
 )
+from zoo.sequence_pictures import AttentionMaps, Forecasts, TextSamples
 from zoo.signals import StopLate, stop_signals
 from zoo.tasks.base import Task
 from zoo.tasks.classification import balanced_weights
 from zoo.tasks.engine import Optimization
+from zoo.tasks.forecasting import Forecasting
+from zoo.tasks.language_model import LanguageModel
+from zoo.tasks.segmentation import Segmentation, pixel_weights
+from zoo.tasks.seq2seq import Seq2Seq
 from zoo.transfer import NO_TRANSFER, Weights, describe, freeze, prepare_inputs, put_weights, rates, read_weights
 
 # trainer.* keys that the engine and the task carry out; the rest goes to Lightning's Trainer
@@ -51,6 +58,13 @@ OWN_TRAINER_KEYS = (
     "gradient_clip_algorithm",
     "log_every_n_steps",
 )
+# what shows a task in TensorBoard, where it is not `Pictures`
+PICTURES: dict[type[Task], Callable[..., Callback]] = {
+    Segmentation: MaskPictures,
+    LanguageModel: TextSamples,
+    Seq2Seq: AttentionMaps,
+    Forecasting: Forecasts,
+}
 # hooks called for every batch: those nobody implements are set to None, which Lightning skips
 BATCH_HOOKS = (
     "on_train_batch_start",
@@ -182,9 +196,8 @@ def run(
         initialise(network, config, first_inputs(data))
     if config["fast"]:
         make_fast(network)
-    if config["task"].get("class_weights") == "balanced":
-        targets = data.splits["train"].targets[data.indices("train")]
-        config["task"]["class_weights"] = balanced_weights(targets, data.facts["num_classes"])
+    if isinstance(config["task"].get("class_weights"), str):
+        config["task"]["class_weights"] = class_weights(config["task"]["class_weights"], data)
     description["class_names"] = list(data.facts.get("class_names") or [])
     description["preprocessing"] = data.preprocessing
     description["form"] = getattr(network, "form", None)
@@ -199,7 +212,7 @@ def run(
     )
     callbacks: list[Callback] = [checkpoints, StopLate(), Bar() if sys.stdout.isatty() else EpochLines()]
     if config["logger"]["tensorboard"]:
-        callbacks += picture_callbacks(config, data)
+        callbacks += picture_callbacks(config, task)
     if config["early_stopping"]["patience"] is not None:
         options = config["early_stopping"]
         # strict=False: at a resumed epoch's end Lightning calls it again, and by then the scores are not there
@@ -266,6 +279,19 @@ def read_choices(path: Path) -> dict[str, str]:
         return {}
 
 
+def class_weights(balancing: str, data: Any) -> list[float]:
+    """The numbers that `task.class_weights` asks for by name, from the training examples that are used."""
+    split, used, classes = data.splits["train"], data.indices("train"), data.facts["num_classes"]
+    if data.facts.get("ignore_index") is not None:
+        return pixel_weights(
+            split.masks[used],
+            classes,
+            balancing=balancing,  # type: ignore[arg-type]
+            ignore_index=data.facts["ignore_index"],
+        )
+    return balanced_weights(split.targets[used], classes)
+
+
 def first_inputs(data: Any) -> Tensor:
     """Up to 256 of the training examples that are used, as the network gets them in the first epoch."""
     indices = data.indices("train")
@@ -329,8 +355,14 @@ def make_trainer(options: dict[str, Any], *, folder: Path | None = None, **more:
         raise ZooError(f"trainer: {str(error).splitlines()[0]}") from error
 
 
-def picture_callbacks(config: dict[str, Any], data: Any) -> list[Callback]:
-    return [Pictures(facts=data.facts)] if config["logger"]["pictures"] else []
+def picture_callbacks(config: dict[str, Any], task: Task) -> list[Callback]:
+    """What shows the run's task in TensorBoard."""
+    if not config["logger"]["pictures"]:
+        return []
+    for kind, pictures in PICTURES.items():
+        if isinstance(task, kind):
+            return [pictures(facts=task.facts)]
+    return [Pictures(facts=task.facts)]
 
 
 def skip_unused_hooks(trainer: pl.Trainer, task: Task) -> None:
