@@ -1,6 +1,7 @@
 """Every pixel of the test stripes counts once, no split shares a stripe, and the labels are those of the map."""
 
-from functools import lru_cache
+from collections.abc import Iterator
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
+import zoo.data.earth_masks
 from zoo.checks import CONFIGS
 from zoo.data.arrays import statistics
 from zoo.data.earth_masks import EarthSegmentation, earth_stripes
@@ -20,6 +22,13 @@ from zoo.data.tiles import IGNORED, MaskSplit, cut
 from zoo.errors import ZooError
 
 STRIPE_AREA = 2250 * 180
+
+
+@pytest.fixture(scope="module", autouse=True)
+def read_the_maps_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zoo.data.earth_masks, "earth_stripes", cache(earth_stripes))
+        yield
 
 
 @lru_cache(maxsize=2)
