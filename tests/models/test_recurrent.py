@@ -37,7 +37,7 @@ def test_parameters(cell: str, inputs: int, bidirectional: bool, parameters: int
 
 @pytest.mark.parametrize(("hidden", "parameters"), [(200, 4_653_200), (650, 19_780_400), (1500, 66_034_000)])
 def test_zaremba_s_language_models(hidden: int, parameters: int) -> None:
-    """REFERENCE: their counts with PyTorch's second bias; papers count 8·hidden fewer."""
+    """1409.2329, with PyTorch's second bias vectors: 8·hidden more than with one."""
     with torch.device("meta"):
         network = RecurrentLanguageModel(num_tokens=10_000, embedding=hidden, hidden=hidden, layers=2, dropout=0.5)
     found = summarize(network, torch.empty(1, 35, dtype=torch.int64, device="meta"))
