@@ -8,8 +8,8 @@
   F. Gers, J. Schmidhuber, F. Cummins, "Learning to forget", Neural Computation 12, 2000.
 
 Everything here takes and gives what its namesake in `torch.nn` does, and has its parameters, so that state dicts go
-both ways; tests/models/test_cells.py proves outputs and gradients equal. These are for reading and for changing: the
-fused ones of `torch.nn` are many times as fast.
+both ways; tests/models/test_cells.py proves outputs and gradients equal. These are for reading and for changing: training
+an LSTM of 256 units with them takes about twice as long on a CPU as with the fused ones of `torch.nn`.
 
 Deliberate deviations, which are cuDNN's and thus PyTorch's:
 - Each layer has two bias vectors, b_ih and b_hh, where the papers have one or none.

@@ -7,7 +7,7 @@ output layer read. With `hidden=embedding=650`, `layers=2`, `dropout=0.5` and 10
 19,780,400 parameters, of which 5,200 are PyTorch's second bias vectors. The predictor reads from either end and answers
 from its last state or the mean of all (M. Schuster, K. Paliwal, "Bidirectional recurrent neural networks", 1997).
 
-First weights (`recurrent_init`); whichever it is, an LSTM's forget gates have the bias `forget_bias` (F. Gers et al. 2000):
+First weights (`recurrent_init`), of which an LSTM's forget-gate biases are always `forget_bias` (F. Gers et al. 2000):
 - `orthogonal`: each gate's recurrent matrix orthogonal (A. Saxe et al. 2014, 1312.6120), its input weights Glorot's,
   biases 0.
 - `identity`: recurrent matrix the identity, input weights N(0, 0.001²), biases 0: with `cell=rnn_relu` the IRNN of
