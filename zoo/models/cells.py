@@ -8,13 +8,12 @@
   F. Gers, J. Schmidhuber, F. Cummins, "Learning to forget", Neural Computation 12, 2000.
 
 Everything here takes and gives what its namesake in `torch.nn` does, and has its parameters, so that state dicts go
-both ways; tests/models/test_cells.py proves outputs and gradients equal. These are for reading and for changing: training
-an LSTM of 256 units with them takes about twice as long on a CPU as with the fused ones of `torch.nn`.
+both ways; tests/models/test_cells.py proves outputs and gradients equal. These are for reading and for changing:
+training an LSTM of 256 units with them takes about twice as long on a CPU as with the fused ones of `torch.nn`.
 
 Deliberate deviations, which are cuDNN's and thus PyTorch's:
 - Each layer has two bias vectors, b_ih and b_hh, where the papers have one or none.
-- The GRU's reset gate acts after the matrix product, r ⊙ (W_hn·h + b_hn), where Cho et al. write W_hn·(r ⊙ h); and
-  its update gate is the share of the old state, as in the paper, though many texts have it the other way round.
+- The GRU's reset gate acts after the matrix product, r ⊙ (W_hn·h + b_hn), where Cho et al. write W_hn·(r ⊙ h).
 - The LSTM has no peephole connections, and its cell's input and output are squashed by tanh.
 
 Shapes: B sequences, T steps, F features, H hidden units, G gates (1 of an RNN, 3 of a GRU, 4 of an LSTM), L layers,
