@@ -108,6 +108,18 @@ def test_without_a_prompt_a_line_begins(checkpoint, capsys) -> None:
         assert said == "".join(LETTERS[token] for token in tokens[0])
 
 
+def test_a_run_folder_is_all_it_takes(small_run, tmp_path, capsys) -> None:
+    (tmp_path / "text.txt").write_text("Call me ahab.\n" * 60)
+    words = ["data=text_file", f"data.path={tmp_path / 'text.txt'}", "data.lower=true", "data.batch_size=4"]
+    words += ["model=lstm", "model.hidden=8", "data.sequence_length=16", "trainer.max_epochs=1"]
+    folder, scores = small_run(*words)
+    assert "test/bits_per_character" in scores
+    capsys.readouterr()
+    said = sampled(capsys, f"ckpt_path={folder}", "prompt=Me", "length=50")
+    assert said.startswith("me")
+    assert len(said.replace("<unk>", "?")) == 52
+
+
 def test_words(checkpoint, capsys) -> None:
     said = sampled(capsys, f"ckpt_path={checkpoint('words')}", "prompt=call me.", "length=5")
     assert said.startswith("call me.")
