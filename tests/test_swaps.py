@@ -14,6 +14,7 @@ from zoo.models.alexnet import AlexNet, AlexNetOriginal
 from zoo.models.inception_v1 import InceptionV1
 from zoo.models.lenet import LeNet5, LeNet5Original, Squash
 from zoo.models.mlp import MLP, ScaledTanh
+from zoo.models.recurrent import RecurrentLanguageModel
 from zoo.models.resnet import ResNet
 from zoo.models.resnet_cifar import ResNetCIFAR
 from zoo.models.wide_resnet import WideResNet
@@ -369,3 +370,10 @@ def test_refusals(network: Callable[[], nn.Module], arguments: dict, message: st
         built = network()
     with pytest.raises(ValueError, match=f"^{message}"):
         swap(built, **arguments)
+
+
+def test_dropout_reaches_between_the_layers_of_a_recurrent_network() -> None:
+    network = RecurrentLanguageModel(cell="lstm", num_tokens=5, hidden=4, layers=2)
+    swap(network, dropout=0.3)
+    assert network.recurrent.dropout == 0.3
+    assert network.dropout.p == 0.3

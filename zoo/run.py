@@ -357,7 +357,7 @@ def make_trainer(options: dict[str, Any], *, folder: Path | None = None, **more:
 
 def picture_callbacks(config: dict[str, Any], task: Task) -> list[Callback]:
     """What shows the run's task in TensorBoard."""
-    if not config["logger"]["pictures"]:
+    if not config["logger"]["pictures"] or task.facts.get("recall"):  # made-up symbols are nothing to look at
         return []
     for kind, pictures in PICTURES.items():
         if isinstance(task, kind):

@@ -267,6 +267,9 @@ def _set_dropout(network: nn.Module, rate: float) -> None:
         raise ValueError(f"swap.dropout={rate}: the network has no dropout layer whose rate this could be")
     for layer in layers:
         layer.p = rate
+    for stack in network.modules():
+        if isinstance(stack, nn.RNNBase) and stack.num_layers > 1:  # these drop between their layers themselves
+            stack.dropout = rate
 
 
 def _swap_drop_path(network: nn.Module, stochastic_depth: float, drop_block: float, block_size: int) -> None:
