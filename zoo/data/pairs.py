@@ -221,7 +221,7 @@ class Pairs(DataModule):
         sizes = torch.bincount(length)
         place = torch.empty_like(by_length)  # within its length
         place[by_length] = torch.arange(len(order)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
-        to_test = (2 * place < sizes[length]) | ~to_train
+        to_test = (2 * place + 1 < sizes[length]) | ~to_train
         candidates = to_test.nonzero().flatten()
         test = candidates[balanced(length[candidates], self.test_size)]
         to_train[test] = False
