@@ -104,5 +104,5 @@ def test_no_torch() -> None:
 
 
 def test_counting_leaves_the_default_device() -> None:
-    listing.count_model("lenet5")
+    listing.count_model("lenet5", {})
     assert torch.empty(1).device.type == "cpu"

@@ -131,10 +131,12 @@ def columns(head: Row, rows: Sequence[Row], width: int | None) -> str:
 
 def count_models() -> dict[str, dict[str, Any]]:
     """Compose every model's config, build the network on the `meta` device and count. Imports torch."""
-    return {name: count_model(name) for name in options()["model"]}
+    read: dict[str, Any] = {}
+    return {name: count_model(name, read) for name in options()["model"]}
 
 
-def count_model(name: str) -> dict[str, Any]:
+def count_model(name: str, read: dict[str, Any]) -> dict[str, Any]:
+    """What the table says of a model; `read` keeps the data that were read, by option."""
     import torch
     from hydra import compose, initialize_config_dir
     from omegaconf import open_dict
@@ -149,8 +151,10 @@ def count_model(name: str) -> dict[str, Any]:
     choices = cfg.hydra.runtime.choices
     with open_dict(cfg):
         del cfg["hydra"]
-    data = build(to_plain(cfg.data), "data")()
-    data.setup("fit")
+    if choices["data"] not in read:
+        read[choices["data"]] = build(to_plain(cfg.data), "data")()
+        read[choices["data"]].setup("fit")
+    data = read[choices["data"]]
     fill_facts(cfg, data)
     config = to_plain(cfg)
     with torch.device("meta"):

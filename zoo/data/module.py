@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from inspect import signature
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
@@ -54,7 +55,14 @@ class DataModule(pl.LightningDataModule):
         for name in (field.name for field in fields(self) if field.name in FACTS):
             value = getattr(self, name)
             self.facts[name] = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
-        self.augmentation = type(self).augmenter(seed=self.seed, **self.augment) if self.augment else None
+        unknown = [name for name in self.augment or {} if name not in signature(type(self).augmenter).parameters]
+        if any((self.augment or {})[name] for name in unknown):
+            raise ValueError(
+                f"augment.{unknown[0]}={(self.augment or {})[unknown[0]]}: must be left out, as it is for pictures with "
+                "masks, and these data have none"
+            )
+        known = {name: value for name, value in (self.augment or {}).items() if name not in unknown}
+        self.augmentation = type(self).augmenter(seed=self.seed, **known) if known else None
         self.splits: dict[str, Split] = {}
         self.train_examples: int | float | None = None  # how many of the training examples to use, or which share
         for name in ("batch_size", "eval_batch_size"):
