@@ -191,6 +191,8 @@ def test_overfits_one_small_batch(model: str) -> None:
             layer.p = 0.0
     optimizer = torch.optim.Adam(task.network.parameters(), lr=3e-3)
     task.train()
+    # thousands of pixels or tokens to an example take longer to the last of them
+    bar = 0.02 if batch["target"].ndim == 1 else 0.1
     start = None
     for _ in range(200):
         optimizer.zero_grad()
@@ -198,7 +200,7 @@ def test_overfits_one_small_batch(model: str) -> None:
         loss.backward()
         optimizer.step()
         start = start or loss.item()
-        if loss.item() < 0.02 * start:
+        if loss.item() < bar * start:
             return
     raise AssertionError(f"the loss on eight examples is still {loss.item():.3f} after 200 steps, from {start:.3f}")
 
