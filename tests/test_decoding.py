@@ -96,7 +96,7 @@ def plain_beam_search(network: Tiny, source: int, beam: int, alpha: float) -> tu
 @pytest.mark.parametrize(("beam", "alpha"), [(1, 0.0), (2, 0.0), (2, 1.0), (3, 0.6), (5, 3.0)])
 def test_a_narrow_beam_prunes_and_stops_as_the_plain_algorithm(beam: int, alpha: float) -> None:
     differ = 0
-    for seed in range(6):
+    for seed in range(8):
         network = Tiny(seed)
         found, scores = beam_search(network, SOURCE, SOURCE_LENGTH, max_length=LENGTH, beam=beam, alpha=alpha)
         for row in range(9):
@@ -170,7 +170,7 @@ def test_top_p_keeps_the_token_that_crosses_it_and_equal_logits_are_cut_to_k() -
     assert torch.isfinite(cut_tail(logits, top_p=0.5)).tolist() == [True, False, False, False]
     assert torch.isfinite(cut_tail(logits, top_p=0.51)).tolist() == [True, True, False, False]
     assert torch.isfinite(cut_tail(logits, top_k=3)).tolist() == [True, True, True, False]
-    assert torch.isfinite(cut_tail(torch.zeros(1000), top_p=1.0)).all(), "rounding must not cut the tail"
+    assert torch.isfinite(cut_tail(torch.tensor([100.0, 0.0]), top_p=1.0)).all(), "rounding must not cut the tail"
 
 
 def test_samples_follow_the_distribution() -> None:
