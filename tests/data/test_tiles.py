@@ -70,7 +70,7 @@ def test_a_batch_is_normalised_and_carries_masks_and_weights() -> None:
 
 
 def brute_force(mask: np.ndarray, balance: np.ndarray, weight: float, sigma: float, background: int) -> np.ndarray:
-    """Equation 2 pixel by pixel: cells by flood fill, distances to all pixels of every cell."""
+    """Equation 2 pixel by pixel: cells by flood fill, distances to all pixels of every cell that have one beside it."""
     cells: list[list[tuple[int, int]]] = []
     left = {place for place in np.ndindex(*mask.shape) if mask[place] < len(balance) and mask[place] != background}
     while left:
@@ -82,12 +82,13 @@ def brute_force(mask: np.ndarray, balance: np.ndarray, weight: float, sigma: flo
             found = [place for place in near if place in left and mask[place] == mask[y, x]]
             left -= set(found)
             edge += found
-        cells.append(cell)
+        rim = [(y, x) for y, x in cell if {(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)} - set(cell)]
+        cells.append(rim)
     weights = np.zeros(mask.shape)
     for y, x in np.ndindex(*mask.shape):
         if mask[y, x] >= len(balance):
             continue
-        distances = sorted(min(np.hypot(y - v, x - u) for v, u in cell) for cell in cells)
+        distances = sorted(min(np.hypot(y - v, x - u) for v, u in rim) for rim in cells)
         weights[y, x] = balance[mask[y, x]]
         if len(distances) > 1:
             weights[y, x] += weight * np.exp(-((distances[0] + distances[1]) ** 2) / (2 * sigma**2))

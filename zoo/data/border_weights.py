@@ -2,9 +2,10 @@
 
 Ronneberger, Fischer, Brox 2015, "U-Net: Convolutional Networks for Biomedical Image Segmentation", 1505.04597,
 equation 2: w(x) = w_c(x) + w_0 exp(-(d_1(x) + d_2(x))² / 2σ²), with w_c the weight of the pixel's class, d_1 and d_2
-its distances to the nearest and the second nearest cell. A cell is a connected region (8 neighbours) of one class that
-is not background. Inside a cell d_1 is 0, so its rim weighs more too. Two cells of one class that touch are one cell:
-leave a gap of background between them, as the paper does.
+its distances to the border of the nearest and of the second nearest cell, here to their outermost pixels. So within a
+cell the distance counts from its own rim, and what faces another cell weighs more there too. A cell is a connected
+region (8 neighbours) of one class that is not background. Two cells of one class that touch are one cell, as classes
+cannot tell them apart: leave a gap of background between them, as the paper does.
 """
 
 import numpy as np
@@ -33,13 +34,15 @@ def border_weights(
                 slice(max(rows.start - reach, 0), rows.stop + reach),
                 slice(max(columns.start - reach, 0), columns.stop + reach),
             )
-            distance = ndimage.distance_transform_edt(cells[around] != cell).astype(np.float32)
+            inside = cells[around] == cell
+            border = inside & ~ndimage.binary_erosion(inside)
+            distance = ndimage.distance_transform_edt(~border).astype(np.float32)
             second[around] = np.minimum(second[around], np.maximum(nearest[around], distance))
             nearest[around] = np.minimum(nearest[around], distance)
-    border = weight * np.exp(-((nearest + second) ** 2) / (2 * sigma**2))
+    gap = weight * np.exp(-((nearest + second) ** 2) / (2 * sigma**2))
     table = np.zeros(256, np.float32)
     table[: len(class_weights)] = class_weights
-    return np.where(mask < len(class_weights), table[mask] + border, 0).astype(np.float32)
+    return np.where(mask < len(class_weights), table[mask] + gap, 0).astype(np.float32)
 
 
 def class_balance(counts: np.ndarray) -> np.ndarray:
