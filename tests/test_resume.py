@@ -102,6 +102,16 @@ CASES = {
 }
 
 
+# what travels between batches, or differs in length from batch to batch
+SEQUENCES = {
+    "text, carried state": ["model=lstm", "model.hidden=16", "data.batch_size=256", "data.sequence_length=64"],
+    "pairs, their own lengths": ["model=seq2seq", "model.hidden=16", "model.dropout=0.2", "data.batch_size=1024"],
+    "snippets, crops of several lengths": ["model=gru_classifier", "data.min_length=5", "data.batch_size=1024"],
+    "windows of a series": ["model=lstm_forecaster", "data.batch_size=16", "trainer.max_epochs=4"],
+    "masks, augmented": ["model=unet", "model.width=0.0625", "model.depth=2", "train_examples=96", "augment=tiles"],
+}
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_killed_and_resumed_run_ends_with_the_same_bits(case: str, tmp_path: Path) -> None:
     overrides = ["data=digits", "data.batch_size=128", *EVERYTHING, *CASES[case]]
@@ -111,6 +121,19 @@ def test_killed_and_resumed_run_ends_with_the_same_bits(case: str, tmp_path: Pat
     if "workers" in case:  # start-up dominates: two kills are enough for what workers change
         places = [("step", 40), ("save", 5)]
     for place, count in places:
+        assert run_until(killed, place, count, overrides) == -signal.SIGKILL, (place, count)
+    assert run_until(killed, "never", 0, overrides) == 0
+    assert_same_end(killed, whole)
+
+
+@pytest.mark.parametrize("case", SEQUENCES)
+def test_killed_sequences_and_masks_end_with_the_same_bits(case: str, tmp_path: Path) -> None:
+    overrides = ["trainer.max_epochs=2", *EVERYTHING, "logger=csv", *SEQUENCES[case]]
+    overrides += ["trainer.accumulate_grad_batches=2", "checkpoint.every_n_steps=2"]  # a checkpoint every 4 batches
+    overrides += ["trainer.limit_val_batches=2", "trainer.limit_test_batches=2"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run_until(whole, "never", 0, overrides) == 0
+    for place, count in (("step", 7), ("step", 9)):  # both in the middle of an epoch, after a checkpoint
         assert run_until(killed, place, count, overrides) == -signal.SIGKILL, (place, count)
     assert run_until(killed, "never", 0, overrides) == 0
     assert_same_end(killed, whole)
