@@ -127,8 +127,10 @@ def test_folders_of_splits_are_kept_and_absent_ones_taken_from_train(
     expected = np.asarray(Image.open(tmp_path / "test" / "images" / "b.png")).transpose(2, 0, 1)
     assert np.array_equal(split(data, "test").images[0].numpy(), expected)
     assert "no pictures for val: taken from train" in capsys.readouterr().err
-    save(tmp_path / "val", "c", height=SIZE, width=SIZE, seed=101)
+    save(tmp_path / "Valid", "c", height=SIZE, width=SIZE, seed=101)
+    save(tmp_path / "more", "d", height=SIZE, width=SIZE, seed=102)
     assert {name: len(part) for name, part in read(tmp_path).splits.items()} == {"train": 8, "val": 1, "test": 1}
+    assert "more is none of train, val, test: left out" in capsys.readouterr().err
 
 
 def test_a_test_set_alone_is_read_with_stored_facts(tmp_path: Path) -> None:
@@ -275,6 +277,30 @@ def test_what_cannot_be_used_is_named(root: Path) -> None:
         assert words in text
     (root / "masks" / "p5.tif").unlink()
     assert "pictures without a mask: images/p5.png. The mask of" in refusal(root)
+
+
+def test_stacks_of_pictures_are_refused_but_not_a_phones_preview(root: Path) -> None:
+    for kind in ("images", "masks"):
+        whole = Image.open(root / kind / "p1.png")
+        (root / kind / "p1.png").unlink()
+        whole.save(root / kind / "p1.tif", save_all=True, append_images=[whole])
+        assert f"{kind}/p1.tif (several pictures in one file" in refusal(root)
+        (root / kind / "p1.tif").unlink()
+        whole.save(root / kind / "p1.png")
+    (root / "images" / "p1.png").unlink()
+    photo = Image.new("RGB", (20, 12))
+    photo.save(root / "images" / "p1.jpg", "MPO", save_all=True, append_images=[photo])
+    with Image.open(root / "images" / "p1.jpg") as file:
+        assert (file.format, file.n_frames) == ("MPO", 2)
+    assert read(root).facts["num_classes"] == 3
+
+
+def test_hidden_files_and_folders_are_left_out(root: Path) -> None:
+    expected = len(split(read(root), "train"))
+    (root / "images" / ".ipynb_checkpoints").mkdir()
+    for name in (".ipynb_checkpoints/p0-checkpoint.png", "._p0.png"):
+        Image.new("L", (20, 12)).save(root / "images" / name)
+    assert len(split(read(root), "train")) == expected
 
 
 def test_unknown_values_are_named_by_file(root: Path) -> None:

@@ -27,7 +27,7 @@ from zoo.data.own import note
 from zoo.errors import ZooError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"}
-_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 @dataclass
@@ -98,7 +98,7 @@ def scan(root: Path, *, labels: bool) -> Scan:
     """Find the images of the three layouts under `root`, sorted by path."""
     found = Scan()
     folders = found.subfolders(root)
-    splits = {folder: _SPLITS.get(folder.name.lower()) for folder in folders}
+    splits = {folder: SPLIT_NAMES.get(folder.name.lower()) for folder in folders}
     # A class may be called "train": then it has no class folders in it, and stands beside other classes.
     split = any(name == "train" and Scan().subfolders(folder) for folder, name in splits.items())
     if split or (folders and None not in splits.values()):
@@ -119,23 +119,32 @@ def scan(root: Path, *, labels: bool) -> Scan:
     return found
 
 
+def prepare(file: Image.Image, *, channels: int) -> Image.Image:
+    """An opened image at its own size: upright, without transparency, in 8 bits, grey or colour."""
+    image = ImageOps.exif_transpose(file)
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def to_array(image: Image.Image) -> np.ndarray:
+    """The pixels of a grey or colour image, uint8 (C, H, W)."""
+    pixels = np.asarray(image)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels[None])
+
+
 def decode(path: Path, *, channels: int, image_size: int) -> np.ndarray:
     """An image file as uint8 (channels, image_size, image_size); raises what Pillow raises."""
     with Image.open(path) as file:
         file.draft(None, (2 * image_size, 2 * image_size))
-        image = ImageOps.exif_transpose(file)
-        if image.mode.startswith("I;16"):
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        elif image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        image = image.convert("L" if channels == 1 else "RGB")
+        image = prepare(file, channels=channels)
         (width, height), side = image.size, min(image.size)
         left, top = (width - side) / 2, (height - side) / 2
         box = (left, top, left + side, top + side)
-        image = image.resize((image_size, image_size), Image.Resampling.BILINEAR, box=box)
-    pixels = np.asarray(image).reshape(image_size, image_size, channels)
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        return to_array(image.resize((image_size, image_size), Image.Resampling.BILINEAR, box=box))
 
 
 def decode_or_reason(path: Path, *, channels: int, image_size: int) -> np.ndarray | str:

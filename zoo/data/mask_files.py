@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from zoo.data.image_files import SUFFIXES, hidden
+from zoo.data.image_files import SPLIT_NAMES, Scan, prepare, to_array
 from zoo.data.own import listed, note
 from zoo.errors import ZooError
 
@@ -21,17 +21,19 @@ class Pair(NamedTuple):
 
 def find_pairs(root: Path, *, mask_suffix: str) -> list[Pair]:
     """The pictures and masks of each split, matched by name."""
-    flat = (root / "images").is_dir()
-    splits = [name for name in SPLITS if (root / name / "images").is_dir()]
-    if flat == bool(splits):
-        what = f"both {root / 'images'} and {root / splits[0] / 'images'}" if flat else "no folder images"
+    entries = [entry for entry in Scan().subfolders(root) if _has_images(entry)]
+    folders = {entry: SPLIT_NAMES.get(entry.name.lower()) for entry in entries}
+    for folder in [folder for folder, split in folders.items() if split is None]:
+        note(f"{folder} is none of train, val, test: left out.")
+        del folders[folder]
+    if _has_images(root) == bool(folders):
+        what = f"both {root / 'images'} and {next(iter(folders)) / 'images'}" if folders else "no folder images"
         raise ZooError(
             f"data.root={root}: has {what}; it must hold images/ and masks/, "
             "or train/images/, train/masks/ and perhaps val/ and test/ alike."
         )
     pairs: list[Pair] = []
-    folders: list[tuple[str | None, Path]] = [(name, root / name) for name in splits]
-    for split, folder in folders or [(None, root)]:
+    for folder, split in (folders or {root: None}).items():
         images, masks = _by_name(folder / "images", ""), _by_name(folder / "masks", mask_suffix)
         alone = [str(path.relative_to(root)) for name, path in images.items() if name not in masks]
         unused = [str(path.relative_to(root)) for name, path in masks.items() if name not in images]
@@ -49,16 +51,20 @@ def find_pairs(root: Path, *, mask_suffix: str) -> list[Pair]:
     return pairs
 
 
+def _has_images(folder: Path) -> bool:
+    return (folder / "images").is_dir()
+
+
 def _by_name(folder: Path, suffix: str) -> dict[str, Path]:
     """The images in a folder and those in it, by relative path without ending and `suffix`."""
     if not folder.is_dir():
         raise ZooError(f"{folder} does not exist: masks lie in a folder masks beside images, with the same names.")
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not hidden(path.name)]
-    images = [path for path in files if path.suffix.lower() in SUFFIXES]
-    if len(images) < len(files):
-        note(f"{len(files) - len(images)} files in {folder} are not images by their names: left out.")
+    found = Scan()
+    found.add(folder, None, None)
+    if found.others:
+        note(f"{found.others} files in {folder} are not images by their names: left out.")
     named: dict[str, Path] = {}
-    for path in images:
+    for path in sorted(item.path for item in found.images):
         name = path.relative_to(folder).with_suffix("").as_posix()
         name = name.removesuffix(suffix) if name.endswith(suffix) else f"{name} without {suffix}"
         if name in named:
@@ -72,6 +78,7 @@ def read_mask(path: Path, *, colours: bool) -> np.ndarray:
     with Image.open(path) as file:
         if file.format == "JPEG":
             raise ValueError("a JPEG does not keep a mask's values, save it as PNG")
+        _refuse_stack(file)
         image = ImageOps.exif_transpose(file)
         pixels = np.asarray(image.convert("RGB") if colours else image)
     if colours:
@@ -89,11 +96,11 @@ def read_mask(path: Path, *, colours: bool) -> np.ndarray:
 def read_picture(path: Path, *, channels: int) -> np.ndarray:
     """A whole picture, uint8 (channels, H, W), prepared as `zoo.data.image_files` says but for its size."""
     with Image.open(path) as file:
-        image = ImageOps.exif_transpose(file)
-        if image.mode.startswith("I;16"):
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        elif image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
-    return np.ascontiguousarray(pixels.reshape(*pixels.shape[:2], channels).transpose(2, 0, 1))
+        _refuse_stack(file)
+        return to_array(prepare(file, channels=channels))
+
+
+def _refuse_stack(file: Image.Image) -> None:
+    # a phone's MPO has a preview behind its picture; of a microscope's stack all but the first would be lost
+    if getattr(file, "n_frames", 1) > 1 and file.format != "MPO":
+        raise ValueError("several pictures in one file, save each as a file of its own")
