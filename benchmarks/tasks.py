@@ -3,10 +3,10 @@
     python benchmarks/tasks.py              # both, about five minutes on two cores
     python benchmarks/tasks.py lstm rounds=5
 
-U-Net: padded, base width 32, pictures of 256×256, batch 4. LSTM: 256 units, Moby-Dick, batch 32 of 128 characters, state
-carried. With everything on (TensorBoard, metrics.csv, checkpoints, validation metrics, gradient norm, schedule) against a
-loop written by hand on the same loader. The two alternate, epoch by epoch; medians are reported. Run it on an otherwise
-idle machine.
+U-Net: padded, base width 32, pictures of 256×256, batch 4. LSTM: 256 units, Moby-Dick, batch 32 of 128 characters,
+state carried. With everything on (TensorBoard, metrics.csv, checkpoints, validation metrics, gradient norm, schedule)
+against a loop written by hand on the same loader. The two alternate, epoch by epoch; medians are reported. Run it on an
+otherwise idle machine.
 """
 
 import contextlib
@@ -25,9 +25,9 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
 from zoo.checkpoint import Checkpoints
-from zoo.data.tiles import MaskSplit
 from zoo.data.module import DataModule
 from zoo.data.text import MobyDick
+from zoo.data.tiles import MaskSplit
 from zoo.logs import MetricsCSV, TensorBoard
 from zoo.models.recurrent import RecurrentLanguageModel
 from zoo.models.unet import UNet
