@@ -135,13 +135,17 @@ def test_confusion_of_many_pixels_stays_legible(largest: int, title: str, writte
 
 
 class Masks(DataModule):
+    context = 0
+
     def read(self) -> None:
-        self.splits = {name: MaskSplit(*tiles(), mean=FACTS["mean"], std=FACTS["std"]) for name in ("train", "val")}
+        options = {"mean": FACTS["mean"], "std": FACTS["std"], "context": self.context}
+        self.splits = {name: MaskSplit(*tiles(), **options) for name in ("train", "val")}
         self.splits["val"].masks[4] = 255  # an image without a score
 
 
 def a_run(folder: Path, *, margin: int, count: int) -> tuple[MaskPictures, Segmentation, EventAccumulator]:
     data = Masks(batch_size=4, eval_batch_size=4)
+    data.context = margin
     torch.manual_seed(0)
     network = nn.Conv2d(3, 3, 2 * margin + 1)
     optimizer: Any = lambda parameters: torch.optim.SGD(parameters, lr=0.1)  # noqa: E731
@@ -168,6 +172,7 @@ def test_a_run_shows_its_input_and_its_worst_predictions(margin: int, count: int
     assert torch.equal(pictures.matrix, task.split_metrics["pixels"].confmat)
 
     data = Masks(eval_batch_size=9)
+    data.context = margin
     data.setup()
     batch = next(iter(data.val_dataloader()))
     _, outputs = task.eval().loss(task.network, batch)

@@ -159,8 +159,8 @@ class MaskPictures(Pictures):
         # The first batch again, made beside the loader: its iterator and its place in the epoch are left alone.
         epoch, positions, indices = next(iter(loader.sampler))
         batch = loader.split.batch(epoch, positions[:18], indices[:18])
-        images = batch["input"]
-        size = "×".join(str(n) for n in images.shape[1:])
+        size = "×".join(str(n) for n in batch["input"].shape[1:])
+        images = centre_crop(batch["input"], batch["target"].shape[-2:])
         columns, title = [("mask", batch["target"])], f"Training input · {size}"
         self._write(trainer, task, {"input": mask_grid(images, columns, *self._described(), title=title)})
 

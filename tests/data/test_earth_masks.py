@@ -82,7 +82,7 @@ def test_each_pixel_of_the_test_stripes_counts_once(image_size: int) -> None:
 def test_splits_are_whole_stripes() -> None:
     data = load(image_size=180)
     stripe_of = {
-        tile.tobytes(): number for number, (image, _) in enumerate(earth_stripes()) for tile in cut(image, 180)
+        tile.tobytes(): number for number, (image, _) in enumerate(earth_stripes()) for tile in cut(image, 180, 180)
     }
     found = {
         name: {stripe_of[tile.tobytes()] for tile in split(data, name).images.numpy()}
@@ -112,6 +112,11 @@ def test_training_tiles_overlap_and_keep_their_pixels() -> None:
     assert len(many) == 21 * 70 * 5
     assert not (few.masks == IGNORED).any()
     assert len(split(load(train_stride=32), "test")) == len(split(load(), "test"))
+
+
+def test_most_training_tiles_are_ocean_of_which_a_share_may_do() -> None:
+    assert (split(load(), "train").masks == 5).flatten(1).all(1).sum() == 1274
+    assert len(split(load(background_share=0.1), "train")) == 2268 - 1274 + 128
 
 
 def test_the_facts_are_those_of_the_files() -> None:
@@ -175,9 +180,13 @@ def test_border_weights_go_with_the_masks() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"image_size": 181}, "image_size=181: must be at most 180"),
+        ({"image_size": 181}, "image_size=181: must leave at most 180"),
+        ({"image_size": 64, "context": 32}, "context=32: must be 0 or more, below half of image_size=64"),
+        ({"train_stride": 40, "context": 20}, "train_stride=40: must be from 1 to 24"),
+        ({"background_share": 0.0}, "background_share=0.0: must be above 0"),
+        ({"context": 8, "augment": {"crop": 16}}, "crop=16: must be more than twice the context, 8"),
         ({"image_size": 1}, "image_size=1: must be at least 2"),
-        ({"train_stride": 65}, "train_stride=65: must be from 1 to image_size, 64"),
+        ({"train_stride": 65}, "train_stride=65: must be from 1 to 64, the side"),
         ({"border_weight": -1.0}, "border_weight=-1.0: must be 0"),
         ({"border_sigma": 0.0}, "border_sigma=0.0: must be above 0"),
         ({"ignore_index": 0}, "ignore_index=0: must be 255"),

@@ -160,7 +160,7 @@ def test_small_pictures_are_padded_with_ignored_pixels(tmp_path: Path) -> None:
         assert ((part.masks != IGNORED).flatten(1).sum(1) == 5 * 6 - 4).all()
         assert (part.masks[:, 5:] == IGNORED).all()
         assert (part.masks[:, :, 6:] == IGNORED).all()
-        assert torch.equal(part.images[:, :, 5], part.images[:, :, 4])
+        assert torch.equal(part.images[:, :, 5], part.images[:, :, 3])
 
 
 @pytest.mark.parametrize("kind", ["palette", "tiff", "tiff16", "rgb", "rgba", "bmp", "int32"])

@@ -85,29 +85,29 @@ def test_the_loss_of_a_split_is_the_mean_over_its_valid_pixels() -> None:
 
 
 @pytest.mark.parametrize("size", [(6, 6), (7, 5)])
-def test_of_a_smaller_output_the_targets_centre_counts(size: tuple[int, int]) -> None:
+def test_of_logits_larger_than_the_target_the_middle_counts(size: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(2)
-    logits = torch.randn(2, 4, *size, generator=generator)
+    logits = torch.randn(2, 4, size[0] + 4, size[1] + 4, generator=generator)
     target = torch.randint(0, 4, (2, *size), generator=generator)
+    target[:, 0], target[:, 2, 2] = 255, 255
     weight = torch.rand(2, *size, generator=generator)
     batch = {"input": logits, "target": target, "weight": weight}
-    small, inside = Segmentation(Given(1), facts=FACTS), (slice(None), slice(1, -1), slice(1, -1))
-    loss, outputs = small.loss(small.network, batch)
-    costs = F.cross_entropy(logits, target, reduction="none")
-    assert loss.item() == pytest.approx((weight * costs)[inside].mean().item(), rel=1e-6)
-    assert torch.equal(outputs["target"], target[inside])
-    target[:, 0], target[:, 2, 2] = 255, 255
-    small.loss(small.network, batch)
-    assert small.weight(batch) == (target[inside] != 255).sum()
-    cropped = {"input": logits[..., 1:-1, 1:-1], "target": target[inside], "weight": weight[inside]}
-    expected = evaluated(Segmentation(Given(), facts=FACTS), [cropped])
-    assert evaluated(small, [batch]) == pytest.approx(expected)
+    inside, exact = logits[..., 2:-2, 2:-2], Segmentation(Given(2), facts=FACTS)
+    loss, outputs = exact.loss(exact.network, batch)
+    costs = F.cross_entropy(inside, target, reduction="none", ignore_index=255)
+    assert loss.item() == pytest.approx((weight * costs).sum().item() / (target != 255).sum().item(), rel=1e-6)
+    assert torch.equal(outputs["logits"], inside)
+    assert outputs["target"] is target
+    expected = evaluated(exact, [batch])
+    for margin in (0, 1):
+        assert evaluated(Segmentation(Given(margin), facts=FACTS), [batch]) == expected
 
 
-def test_an_output_larger_than_the_target_is_refused() -> None:
-    task = Segmentation(Given(), facts=FACTS)
-    with pytest.raises(ValueError, match="must be at most that of the maps"):
-        task.loss(task.network, {"input": torch.zeros(1, 4, 6, 6), "target": torch.zeros(1, 5, 6).long()})
+def test_logits_smaller_than_the_target_are_refused_with_the_context_they_need() -> None:
+    task = Segmentation(Given(3), facts=FACTS)
+    batch = {"input": torch.zeros(1, 4, 12, 12), "target": torch.zeros(1, 8, 8).long()}
+    with pytest.raises(ZooError, match=r"predicts 6 in the middle, but 8 .*data\.context=3 data\.image_size=14"):
+        task.loss(task.network, batch)
 
 
 def test_a_split_in_which_no_pixel_counts_is_refused() -> None:

@@ -19,15 +19,19 @@ _CLASSES = ("tropical", "arid", "temperate", "continental", "polar", "ocean")
 class EarthSegmentation(MaskData):
     """Tiles of the Earth seen from space, each pixel tropical, arid, temperate, continental, polar or ocean.
 
-    The map is cut into stripes of 12° of longitude that no tile crosses, so that the splits share no pixel. Every fifth
-    stripe is test; three others are validation, drawn by `split_seed` so that each class gives it about a tenth.
+    The map is cut into stripes of 12° of longitude that no tile crosses, nor its context, so that the splits share no
+    pixel. Every fifth stripe is test; three others are validation, drawn by `split_seed` so that each class gives it
+    about a tenth. The background is ocean.
     """
 
     background = _CLASSES.index("ocean")
 
     def read(self) -> None:
-        if self.image_size > _STRIPE:
-            raise ZooError(f"data.image_size={self.image_size}: must be at most {_STRIPE}, the width of a stripe.")
+        if self.side > _STRIPE:
+            raise ZooError(
+                f"data.image_size={self.image_size}: must leave at most {_STRIPE} pixels, the width of a stripe, "
+                f"beside a context of {self.context} on either side."
+            )
         self.state({"channels": 3, "num_classes": len(_CLASSES), "class_names": list(_CLASSES)})
         self.state({"num_features": 3 * self.image_size**2})
         scenes = earth_stripes()

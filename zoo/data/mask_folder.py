@@ -175,9 +175,9 @@ class MaskFolder(MaskData, OwnData):
     def _check_memory(self, parts: Mapping[str, Sequence[int]], heads: Sequence[Head]) -> None:
         size, tiles = self.image_size, 0
         for name, part in parts.items():
-            stride = self.train_stride if name == "train" else None
             for head in (heads[index] for index in part):
-                tiles += len(starts(head.height, size, stride)) * len(starts(head.width, size, stride))
+                down, right = (starts(n, self.side, self.stride(name)) for n in (head.height, head.width))
+                tiles += len(down) * len(right)
         needed = tiles * size**2 * (self.facts["channels"] + 1 + 4 * bool(self.border_weight)) / 1e6
         if needed > self.memory_limit_mb:
             raise ZooError(

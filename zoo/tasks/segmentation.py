@@ -85,9 +85,10 @@ class PixelScores(MulticlassConfusionMatrix):
 class Segmentation(Task):
     """One class of K for every pixel. Monitor: validation mean IoU.
 
-    Targets (B, H, W); pixels of the class `ignore_index` (a fact) count nowhere. Where the network's logits are smaller
-    than the target (valid convolutions), the target's centre is used. A batch may have a `weight` (B, H, W), which
-    multiplies the loss of each pixel.
+    Targets (B, H, W); pixels of the class `ignore_index` (a fact) count nowhere. A target may be smaller than the input
+    and belong to its middle (`data.context`): of larger logits the middle counts. Smaller ones, as of a network with
+    valid convolutions on tiles without context, are refused, as some pixels would never count. A batch may have a
+    `weight` (B, H, W), which multiplies the loss of each pixel.
 
     Metrics from one confusion matrix of the whole split: mean_iou and dice (means over the classes that occur in target
     or prediction), accuracy (of pixels), iou_<class>.
@@ -141,18 +142,23 @@ class Segmentation(Task):
             dice_weight=dice_weight,
             ignore_index=self.ignore_index,
         )
-        self.size: Sequence[int] | None = None  # (h, w) of the last logits
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        logits = network(*self.inputs(batch))  # (B, K, h, w)
-        self.size = logits.shape[-2:]
-        target = centre_crop(batch["target"], self.size)
-        weight = centre_crop(batch["weight"], self.size) if "weight" in batch else None
-        return self.criterion(logits, target, weight), {"logits": logits.detach(), "target": target}
+        logits, target = network(*self.inputs(batch)), batch["target"]
+        if any(have < wanted for have, wanted in zip(logits.shape[-2:], target.shape[-2:], strict=True)):
+            side, seen = batch["input"].shape[-1], logits.shape[-1]
+            wanted, context = target.shape[-1], -(-(side - seen) // 2)
+            raise ZooError(
+                f"Of {side} pixels each way the network predicts {seen} in the middle, but {wanted} have a target; "
+                f"say data.context={context} data.image_size={wanted + 2 * context}, so that each tile lies in the "
+                "context that the network needs."
+            )
+        logits = centre_crop(logits, target.shape[-2:])  # (B, K, H, W)
+        return self.criterion(logits, target, batch.get("weight")), {"logits": logits.detach(), "target": target}
 
     def weight(self, batch: Batch) -> int | Tensor:
-        """The number of valid pixels among those that the network predicts."""
-        return (centre_crop(batch["target"], self.size or batch["target"].shape[-2:]) != self.ignore_index).sum()
+        """The number of valid pixels."""
+        return (batch["target"] != self.ignore_index).sum()
 
     def step_values(self, outputs: dict[str, Tensor], batch: Batch) -> tuple[Tensor, ...]:
         # two counts at once: the logits of a window's steps would fill the memory
