@@ -143,14 +143,22 @@ class Masks(DataModule):
         self.splits["val"].masks[4] = 255  # an image without a score
 
 
-def a_run(folder: Path, *, margin: int, count: int) -> tuple[MaskPictures, Segmentation, EventAccumulator]:
+class Recorded(MaskPictures):
+    """Keeps the figures that it draws first."""
+
+    def _write(self, trainer: Any, task: Any, figures: Any) -> None:
+        self.figures = {**figures, **getattr(self, "figures", {})}
+        super()._write(trainer, task, figures)
+
+
+def a_run(folder: Path, *, margin: int, count: int) -> tuple[Recorded, Segmentation, EventAccumulator]:
     data = Masks(batch_size=4, eval_batch_size=4)
     data.context = margin
     torch.manual_seed(0)
     network = nn.Conv2d(3, 3, 2 * margin + 1)
     optimizer: Any = lambda parameters: torch.optim.SGD(parameters, lr=0.1)  # noqa: E731
     task = Segmentation(network, optimization=Optimization(optimizer=optimizer, schedule=Constant()), facts=FACTS)
-    pictures = MaskPictures(facts=FACTS, count=count)
+    pictures = Recorded(facts=FACTS, count=count)
     options = {"accelerator": "cpu", "max_epochs": 3, "max_steps": -1}
     trainer = make_trainer(options, folder=folder, logger=False, callbacks=[pictures])
     trainer.loggers = [TensorBoard(folder)]
@@ -170,6 +178,8 @@ def test_a_run_shows_its_input_and_its_worst_predictions(margin: int, count: int
     steps = {name: [event.step for event in events.Images(name)] for name in events.Tags()["images"]}
     assert steps == {"input": [0], "worst": [2, 4, 6], "classes": [2, 4, 6], "confusion": [2, 4, 6]}
     assert torch.equal(pictures.matrix, task.split_metrics["pixels"].confmat)
+    drawn = shown(pictures.figures["input"])
+    assert {image.shape for image in drawn} == {(8 - 2 * margin, 8 - 2 * margin, 3)}, "of the image what has a mask"
 
     data = Masks(eval_batch_size=9)
     data.context = margin

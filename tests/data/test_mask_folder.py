@@ -335,6 +335,9 @@ def test_other_mistakes_get_a_sentence(root: Path, tmp_path: Path) -> None:
         MaskFolder().setup()
     text = refusal(root, memory_limit_mb=0.01)
     assert "60 tiles of 8×8 pixels take 0.0 MB" in text
+    options = {"context": 2, "train_stride": 3}
+    tiles = sum(len(part) for part in read(root, **options).splits.values())
+    assert f"{tiles} tiles of 8×8" in refusal(root, memory_limit_mb=0.01, **options)
     (tmp_path / "empty" / "images").mkdir(parents=True)
     (tmp_path / "empty" / "masks").mkdir()
     assert "holds no image" in refusal(tmp_path / "empty")
