@@ -315,6 +315,13 @@ def test_unknown_values_are_named_by_file(root: Path) -> None:
     assert check.facts["num_classes"] == 3
 
 
+def test_a_class_that_no_training_mask_shows_is_noted(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    read(root)
+    assert "no training mask" not in capsys.readouterr().err
+    read(root, class_names=["a", "b", "c", "never seen"])
+    assert "note: no training mask shows never seen.\n" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("break_it", "words"),
     [

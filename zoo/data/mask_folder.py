@@ -87,6 +87,9 @@ class MaskFolder(MaskData, OwnData):
         sizes = ", ".join(f"{len(part)} {name} ({len(self.splits[name])} tiles)" for name, part in parts.items())
         names = self.facts["class_names"]
         note(f"{root}: {len(pairs)} pictures, {len(names)} classes ({listed(names)}); {sizes}.")
+        shown = set().union(*(heads[index].values for index in parts.get("train", range(len(heads)))))
+        if unseen := [name for name, value in zip(names, self._classes, strict=True) if value not in shown]:
+            note(f"no training mask shows {listed(unseen)}.")
 
     def _heads(self, root: Path, pairs: Sequence[Pair]) -> list[Head]:
         """Sizes of the pictures and values of the masks; refuses what cannot be read or does not fit together."""
