@@ -189,6 +189,8 @@ def test_border_weights_go_with_the_masks() -> None:
         ({"train_stride": 65}, "train_stride=65: must be from 1 to 64, the side"),
         ({"border_weight": -1.0}, "border_weight=-1.0: must be 0"),
         ({"border_sigma": 0.0}, "border_sigma=0.0: must be above 0"),
+        ({"border_sigma": float("inf")}, "border_sigma=inf: must be above 0"),
+        ({"border_weight": float("nan")}, "border_weight=nan: must be 0"),
         ({"ignore_index": 0}, "ignore_index=0: must be 255"),
         ({"class_names": list("abcdef")}, "class_names"),
     ],

@@ -133,9 +133,9 @@ class MaskData(DataModule):
             )
         if not 0 < self.background_share <= 1:
             raise ValueError(f"background_share={self.background_share}: must be above 0 and at most 1 (all)")
-        if self.border_weight < 0:
+        if not 0 <= self.border_weight < math.inf:
             raise ValueError(f"border_weight={self.border_weight}: must be 0 (off) or more")
-        if self.border_sigma <= 0:
+        if not 0 < self.border_sigma < math.inf:
             raise ValueError(f"border_sigma={self.border_sigma}: must be above 0 pixels")
         super().__post_init__()
         crop = self.augmentation.crop if self.augmentation else 0
