@@ -52,6 +52,7 @@ EXCEPTIONS = {("lenet5_1998", "other classes"): ONE_DIGIT}
 NEED_A_FILE = {"image_folder", "csv_table", "mask_folder", "text_file", "csv_series"}
 # a model that reads such data, where the default one does not
 READERS = {"csv_table": "mlp", "mask_folder": "unet", "text_file": "lstm", "csv_series": "lstm_forecaster"}
+READERS |= {"earth_segmentation_context": "unet_2015"}
 READERS |= {"moby_dick": "lstm", "earth_segmentation": "unet", "copy_task": "lstm", "sunspots": "lstm_forecaster"}
 READERS |= dict.fromkeys(("languages", "digits_rows", "digits_pixels", "adding_task"), "lstm_classifier")
 READERS |= dict.fromkeys(("reversal", "number_words", "dates"), "seq2seq")
