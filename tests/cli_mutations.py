@@ -174,8 +174,8 @@ def right(count: int, seed: int, runnable: list[list[str]]) -> list[list[str]]:
 
 
 def varied(key: str, value: Any, draw: random.Random) -> Any:
-    """Another right value for a key: numbers stay inside any bound they were inside of. A depth is one of a table."""
-    if key in ("resume", "model.depth") or draw.random() < 0.3:
+    """Another right value for a key: numbers stay inside any bound they were inside of. Some are of a table."""
+    if key in ("resume", "model.depth", "model.stride") or draw.random() < 0.3:
         return value
     if isinstance(value, bool):
         return not value

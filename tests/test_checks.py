@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from zoo import checks, layout
 from zoo.cli import _split
 from zoo.errors import ZooError
+from zoo.fitting import is_foreign
 from zoo.signatures import fits, parse, signature, words
 
 CHOICES = [[]] + [[f"{group}={name}"] for group, names in made.options().items() for name in names]
@@ -45,10 +46,12 @@ def runnable() -> list[list[str]]:
 
 def test_every_option_composes_and_passes_its_own_checks() -> None:
     refused = {" ".join(chosen): sentence for chosen in CHOICES if (sentence := refusal(*chosen))}
-    # data that are no pictures do not fit the default model, which says so; a person's own need a path
-    assert all("does not have" in sentence or "needs a value" in sentence for sentence in refused.values()), refused
-    imageless = {name for name in made.options()["data"] if "channels" not in layout.read_option("data", name).tree}
-    assert {f"data={name}" for name in imageless} == refused.keys() - {"data=image_folder", "data=mask_folder"}
+    # data of other kinds and other tasks do not fit the default model and data, and say so; a person's own need a path
+    told = ("does not have", "is for task=", "needs a value")
+    assert all(any(part in sentence for part in told) for sentence in refused.values()), refused
+    foreign = {f"data={n}" for n in made.options()["data"] if is_foreign("lenet5", layout.read_option("data", n).tree)}
+    tasks = {f"task={name}" for name in made.options()["task"] if name != "classification"}
+    assert foreign | tasks == refused.keys() - {"data=image_folder"}
 
 
 def test_mutations_are_refused_and_the_right_name_comes_first() -> None:

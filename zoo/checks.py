@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from zoo.errors import ZooError
+from zoo.fitting import check_task, is_foreign, readers
 from zoo.layout import (
     CONFIGS,
     Layout,
@@ -196,6 +197,8 @@ def check(arguments: Sequence[str]) -> Job:
     config, layout = deepcopy(config), read_layout(choices)
     values = [(argument, override) for argument, override in overrides if argument not in chosen.values()]
     apply(config, layout, values)
+    if not any(name_of(argument).endswith("._target_") for argument in arguments):  # a person's own takes what it takes
+        check_task(choices, _plain(config.data))
     return Job(config, choices)
 
 
@@ -387,7 +390,9 @@ def _problem(path: str, parent: dict[str, Any], value: Any, config: DictConfig, 
                 return one_line(error)
             option = layout.choices.get(lacking[1])
             place = f"{lacking[1]}={option} does not have" if option else "the config does not have"
-            return f"needs {lacking[1]}{lacking[2]}, which {place}."
+            data, names = layout.tree.get("data", {}), layout.choices
+            advice = readers(data, names.get("data", "")) if is_foreign(names.get("model", ""), data) else ""
+            return f"needs {lacking[1]}{lacking[2]}, which {place}.{advice}"
         if value is None:  # a fact that only the files of the data know
             return None
     return _wrong_value(path, value, declared, takes, layout)
@@ -429,6 +434,8 @@ def _wrong_value(path: str, value: Any, declared: Any, takes: Signature | None, 
 
 def _origin(path: str, value: Any, layout: Layout) -> str:
     """Where a value that no argument gave stands: `configs/experiment/mine.yaml: sed: 9`."""
+    if path.startswith("model.") and "${" in str(value):  # it asks for what the chosen data do not have
+        return f"model={layout.choices['model']}"
     text = f"{path}: {value}" if not isinstance(value, dict) else path
     for group in ("debug", "experiment", "model", *options()):
         if group in layout.choices:

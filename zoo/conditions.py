@@ -1,15 +1,21 @@
 """What must hold before a run starts, where it is nobody's argument and therefore nobody else's to check."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from zoo.data.loaders import Loader
 from zoo.errors import ZooError
+from zoo.fitting import is_foreign, readers
 from zoo.folders import MAY_CHANGE
-from zoo.report import flatten
+from zoo.report import flatten, summarize_example
+from zoo.signatures import fits, signature
+from zoo.summary import Summary
+from zoo.tasks.base import Task
 
 
 def check_ranges(config: dict[str, Any]) -> None:
@@ -29,6 +35,24 @@ def check_ranges(config: dict[str, Any]) -> None:
         raise ZooError("init=lsuv does not reach what transfer.freeze has frozen: choose one of them")
     if (config["trainer"]["max_epochs"] or -1) < 1 and config["trainer"]["max_steps"] < 1:
         raise ZooError("trainer.max_epochs and trainer.max_steps: one of them must be at least 1")
+
+
+def check_known(cfg: DictConfig, choices: Mapping[str, str]) -> None:
+    """Refuse data that lack a fact that the model needs, once their files have told all they can."""
+    try:
+        takes = signature(cfg.model._target_)
+    except LookupError:
+        takes = None
+    parameters = takes.parameters if takes else {}
+    asked: Any = OmegaConf.to_container(cfg.model)  # references unresolved
+    for name, value in asked.items():
+        is_fact = str(value).startswith("${data.") and cfg.model[name] is None and name in parameters
+        if is_fact and not fits(None, parameters[name].kinds):
+            data = choices.get("data", "")
+            raise ZooError(
+                f"model={choices.get('model', '')}: needs {value[2:-1]}, which data={data} does not have."
+                f"{readers(cfg.data, data)}"
+            )
 
 
 def check_facts(config: dict[str, Any], data: Any) -> None:
@@ -52,6 +76,20 @@ def check_sizes(network: nn.Module, data: Any, trainer: dict[str, Any]) -> None:
     for split in data.splits:
         if split != "val" or trainer["limit_val_batches"] != 0:
             check_limit(trainer, split, data.loader(split, training=split == "train"))
+
+
+def check_reads(task: Task, data: Any, choices: Mapping[str, str], split: str = "train") -> Summary:
+    """What the task's network is made of; refuses data of which it cannot read an example."""
+    try:
+        return summarize_example(task, data, split)
+    except (ValueError, TypeError, IndexError, RuntimeError) as error:
+        model, name = choices.get("model", ""), choices.get("data", "")
+        facts = {fact: value for fact, value in data.facts.items() if value is not None}
+        foreign = is_foreign(model, facts)
+        if not foreign and not isinstance(error, ValueError):
+            raise  # a bug, in a network that was made for such data
+        advice = readers(facts, name) if foreign else ""
+        raise ZooError(f"model={model} cannot read data={name}: {str(error).splitlines()[0]}.{advice}") from error
 
 
 def check_limit(trainer: dict[str, Any], stage: str, loader: Loader) -> None:

@@ -75,9 +75,8 @@ def summarize_example(task: Task, data: Any, split: str = "train") -> Summary:
     return summarize(task.network, *task.inputs(data.splits[split].batch(0, one, one)))
 
 
-def print_header(choices: dict[str, str], task: Task, data: Any, folder: Path) -> None:
+def print_header(choices: dict[str, str], task: Task, data: Any, folder: Path, summary: Summary) -> None:
     """Say what runs on what; the network layer by layer goes to model.txt."""
-    summary = summarize_example(task, data)
     write_whole(folder / "model.txt", summary.table() + "\n")
     form = getattr(task.network, "form", None)
     sizes = ", ".join(f"{data.size(split):,} {split}" for split in data.splits)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from zoo.build import build, refuse_untrusted
 from zoo.checkpoint import LAST, PREVIOUS, AtomicCheckpointIO, Checkpoints, find_checkpoint, find_whole, read_checkpoint
-from zoo.conditions import check_continued, check_facts, check_ranges, check_sizes
+from zoo.conditions import check_continued, check_facts, check_known, check_ranges, check_reads, check_sizes
 from zoo.errors import ZooError
 from zoo.folders import held, is_first_process
 from zoo.logs import METRICS, MetricsCSV, TensorBoard, rewind_logs
@@ -105,6 +105,7 @@ def train(cfg: DictConfig, folder: Path, *, choices: dict[str, str], command: li
             prepare_inputs(cfg.data, weights)
         data = build(to_plain(cfg.data), "data")()
         fill_facts(cfg, data)
+        check_known(cfg, choices)
         if cfg.fast and cfg.trainer.precision == "32-true":
             cfg.trainer.precision = "bf16-mixed"
         config = to_plain(cfg)
@@ -203,6 +204,7 @@ def run(
     description["form"] = getattr(network, "form", None)
     description["versions"] = versions()
     task = make_task(config, network, data, optimization)
+    summary = check_reads(task, data, choices)
     checkpoints = Checkpoints(
         folder,
         description,
@@ -225,7 +227,7 @@ def run(
             write_whole(folder / "run.json", json.dumps(about, indent=2) + "\n")
         write_whole(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         rewind_logs(folder, read_checkpoint(checkpoint)["zoo"]["logs"] if checkpoint else {})
-        print_header(choices, task, data, folder)
+        print_header(choices, task, data, folder, summary)
     loggers: list[Any] = [MetricsCSV(folder)]
     if config["logger"]["tensorboard"]:
         loggers.append(TensorBoard(folder))

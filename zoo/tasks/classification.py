@@ -50,7 +50,7 @@ class Classification(Task):
     monitor = "val/accuracy"
     mode: Literal["min", "max"] = "max"
     needs: ClassVar[dict[str, str]] = {
-        "class_names": "this data has no classes: make one folder for each class, or choose task=regression for numbers"
+        "class_names": "these data have no classes: choose task=regression for numbers, task=forecasting for a series"
     }
 
     def __init__(
