@@ -39,6 +39,7 @@ def small_run(tmp_path: Path) -> Callable[..., tuple[Path, dict[str, float]]]:
         folder.mkdir()
         words = [*SMALL, *overrides]
         choices = {"data": "synthetic", "model": "lenet5", "task": "classification"}
+        choices |= dict(word.split("=", 1) for word in overrides if word.partition("=")[0] in choices)
         return folder, train(compose_config(words), folder, choices=choices, command=["train.py", *words])
 
     return start

@@ -72,6 +72,26 @@ def test_other_splits_other_data_and_other_sizes(small_run) -> None:
         evaluate(ckpt_path=folder, split="holdout")
 
 
+def test_other_texts_are_read_as_in_training(small_run, tmp_path) -> None:
+    text = "So it was, and so it goes on. " * 40
+    for name, content in (("small.txt", text.lower()), ("other.txt", text)):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    reading = [f"data.path={tmp_path / 'small.txt'}", "data.lower=true", "data.sequence_length=8", "data.batch_size=4"]
+    model = ["model=gpt", "model.layers=1", "model.d_model=8", "model.heads=1", "task=language_model"]
+    folder, scores = small_run("data=text_file", *reading, *model)
+    other = ["data=text_file", f"data.path={tmp_path / 'other.txt'}"]
+    assert evaluate(ckpt_path=folder, overrides=other)["test/loss"] == scores["test/loss"]  # its capitals read as small
+    with pytest.raises(ZooError, match=r"model=gpt cannot read data=text_file: .*context=8"):
+        evaluate(ckpt_path=folder, overrides=["data.sequence_length=16"])
+    with pytest.raises(
+        ZooError, match="data=languages is for task=classification, and model=gpt for task=language_model"
+    ):
+        evaluate(ckpt_path=folder, overrides=["data=languages"])
+    folder, _ = small_run(name="pictures")
+    with pytest.raises(ZooError, match=r"image_size=28 and .* choose other data, or data\.image_size=28"):
+        evaluate(ckpt_path=folder, overrides=["data.image_size=32"])
+
+
 @pytest.mark.parametrize("limit", [0, 0.01])
 def test_a_limit_that_leaves_no_batch_is_refused(limit: float, small_run) -> None:
     folder, _ = small_run()

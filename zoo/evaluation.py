@@ -11,8 +11,9 @@ from torch import nn
 
 from zoo.build import build, refuse_untrusted
 from zoo.checkpoint import find_checkpoint, read_checkpoint
-from zoo.conditions import check_limit
+from zoo.conditions import check_limit, check_reads
 from zoo.errors import ZooError
+from zoo.fitting import check_task
 from zoo.network import construct, make_fast
 from zoo.report import quieten_lightning
 from zoo.run import make_task, make_trainer
@@ -22,7 +23,7 @@ from zoo.transfer import evaluated_weights
 # facts of the data that belong to the trained network rather than to what it is evaluated on
 PREPARATION = (
     *("mean", "std", "columns", "feature_names", "target_mean", "target_std"),
-    *("level", "vocabulary", "num_tokens", "sequence_length", "horizon", "season"),
+    *("level", "lower", "vocabulary", "num_tokens", "sequence_length", "window", "horizon", "season"),
     *("source_vocabulary", "num_source_tokens", "target_vocabulary", "num_target_tokens"),
 )
 
@@ -52,8 +53,12 @@ def evaluate_checkpoint(
     config = checkpoint["zoo"]["config"]
     if not trust and data is None:
         refuse_untrusted(config, str(path))
+    choices = dict(checkpoint["zoo"]["choices"])
     if overrides:
         config = override(config, overrides)
+        choices |= dict([word.split("=", 1) for word in overrides if word.startswith("data=")])
+        check_task(choices, config["data"])
+        refuse_other_shapes(checkpoint["zoo"]["config"]["data"], config["data"])  # those that are asked for
     network = construct(config)
     if data is None:
         data = build(config["data"], "data")()
@@ -62,6 +67,8 @@ def evaluate_checkpoint(
     if split not in data.splits:
         raise ZooError(f"split={split}: this data has {', '.join(data.splits)}")
     task = make_task(config, network, data)
+    if overrides:
+        check_reads(task, data, choices, split)
     load_weights(task.network, checkpoint["state_dict"], path)
     task.split = split
     if config["fast"]:
@@ -94,9 +101,8 @@ def refuse_other_shapes(trained_on: dict[str, Any], facts: dict[str, Any]) -> No
     for name in ("channels", "image_size", "num_features", "num_classes", "num_tokens", "num_source_tokens"):
         before, now = trained_on.get(name), facts.get(name)
         if before is not None and now is not None and before != now:
-            raise ZooError(
-                f"This network was trained with {name}={before} and this data has {name}={now}: choose other data."
-            )
+            mend = f"choose other data{f', or data.image_size={before}' if name == 'image_size' else ''}"
+            raise ZooError(f"This network was trained with {name}={before} and this data has {name}={now}: {mend}.")
 
 
 def override(config: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:

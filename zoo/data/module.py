@@ -58,8 +58,8 @@ class DataModule(pl.LightningDataModule):
         unknown = [name for name in self.augment or {} if name not in signature(type(self).augmenter).parameters]
         if any((self.augment or {})[name] for name in unknown):
             raise ValueError(
-                f"augment.{unknown[0]}={(self.augment or {})[unknown[0]]}: must be left out, as it is for pictures with "
-                "masks, and these data have none"
+                f"augment.{unknown[0]}={(self.augment or {})[unknown[0]]}: must be left out, as it is for pictures "
+                "with masks, and these data have none"
             )
         known = {name: value for name, value in (self.augment or {}).items() if name not in unknown}
         self.augmentation = type(self).augmenter(seed=self.seed, **known) if known else None
@@ -82,7 +82,8 @@ class DataModule(pl.LightningDataModule):
                 self.facts[name] = value
             elif self.facts[name] != value:
                 raise ZooError(
-                    f"data.{name}={self.facts[name]}: these data have {value}; leave it as the data set has it."
+                    f"data.{name}={self.facts[name]}: these data have {value}; leave it as the data set has it, or "
+                    "give a trained network data like those it was trained on."
                 )
 
     @property
