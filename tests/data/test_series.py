@@ -239,6 +239,18 @@ def test_a_series_that_is_too_short_or_flat(tmp_path: Path) -> None:
     assert "column 'wind' is 7 in all 70 training rows" in refusal(write(tmp_path, rows))
 
 
+def test_one_column_is_a_series(tmp_path: Path) -> None:
+    path = tmp_path / "series.csv"
+    path.write_text("rain\n" + "".join(f"{i % 7}\n" for i in range(100)), encoding="utf-8")
+    assert read(path, inputs=[]).facts["feature_names"] == ["rain"]
+    path.write_text(f'"rain; mm"\n{path.read_text().removeprefix("rain")}', encoding="utf-8")
+    assert read(path, inputs=[], target="rain; mm").facts["num_features"] == 1
+    path = write(tmp_path, cells(), separator="|")
+    assert refusal(path) == f"{path} line 1: one column only; write commas, semicolons or tabs for |."
+    path = write(tmp_path, cells(), separator=";")
+    assert refusal(path, separator="comma") == f"{path} line 1: one column only; say data.separator=semicolon."
+
+
 def test_files_that_are_no_table(tmp_path: Path) -> None:
     path = tmp_path / "series.csv"
     path.write_bytes(b"")

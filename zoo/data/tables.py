@@ -63,7 +63,7 @@ def read_table(
         raise ZooError(f"{source} is empty: it must hold a line that names the columns, and rows.")
     (head, names), *rows = rows
     if len(names) == 1:
-        raise ZooError(f"{source} line {head}: one column only; say data.separator=comma, semicolon or tab.")
+        _refuse_separator(first, f"{source} line {head}")
     if all(NUMBER.fullmatch(name) for name in names):
         raise ZooError(f"{source} line {head}: {listed(names)}: the first line must name the columns.")
     if unnamed := [place for place, name in enumerate(names, 1) if not name and f"column {place}" not in ignore]:
@@ -79,6 +79,14 @@ def read_table(
     check_names(ignore, names, "data.ignore", source)
     columns = {name: [row[place] for _, row in rows] for place, name in enumerate(names) if name not in ignore}
     return Table(columns, [line for line, _ in rows])
+
+
+def _refuse_separator(first: str, where: str) -> None:
+    """Refuse a table of one column whose first line another separator would split."""
+    for name, mark in {**SEPARATORS, "|": "|"}.items():
+        if len(next(csv.reader([first], delimiter=mark), [])) > 1:
+            mend = f"say data.separator={name}" if name in SEPARATORS else "write commas, semicolons or tabs for |"
+            raise ZooError(f"{where}: one column only; {mend}.")
 
 
 def _decode(content: bytes, source: str, encoding: str) -> str:
