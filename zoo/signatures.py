@@ -162,7 +162,7 @@ def _of(found: Found) -> Signature | None:
         if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
             return _arguments(found.module, statement.args, skip=1)
     inherited: dict[str, Parameter] = {}
-    for base in node.bases:
+    for base in reversed(node.bases):  # as a dataclass collects its fields
         above = _of_base(found.module, base)
         if above is None:
             return None
