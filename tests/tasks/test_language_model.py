@@ -2,7 +2,9 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +17,8 @@ from zoo.data.loaders import Loader, PositionSampler
 from zoo.data.module import DataModule
 from zoo.evaluation import evaluate_checkpoint
 from zoo.run import resume, train
-from zoo.tasks.engine import Engine
+from zoo.schedules import Constant
+from zoo.tasks.engine import Engine, Optimization
 from zoo.tasks.language_model import LanguageModel
 
 SYMBOLS = 5
@@ -149,6 +152,15 @@ def test_smoothing_changes_the_loss_and_not_the_perplexity() -> None:
     assert {**smooth, "test/loss": plain["test/loss"]} == pytest.approx(plain)
 
 
+def test_a_batch_that_is_no_number_is_not_left_out() -> None:
+    table = torch.zeros(SYMBOLS, SYMBOLS)
+    table[4] = math.nan  # as where a carried state overflows
+    batches = [{"input": torch.full((2, 3), token), "target": torch.ones(2, 3).long()} for token in (0, 4)]
+    scores = evaluated(LanguageModel(Given(table), facts=FACTS), batches)
+    assert math.isnan(scores["test/perplexity"])
+    assert math.isnan(scores["test/bits_per_character"])
+
+
 def test_what_is_measured_depends_on_the_data() -> None:
     table, batches = torch.eye(SYMBOLS) * 9, random_batches((8, 6), masked=0.0)
     batches[0]["target"][:6, -2:] = batches[0]["input"][:6, -2:]
@@ -268,6 +280,39 @@ def test_a_run_that_died_within_an_epoch_ends_with_the_same_bits(dies_at: int, t
     files = [torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (whole, killed)]
     assert all(torch.equal(files[0]["state_dict"][name], value) for name, value in files[1]["state_dict"].items())
     assert (whole / "metrics.csv").read_bytes() == (killed / "metrics.csv").read_bytes()
+
+
+def carry(rank: int, folder: Path) -> None:
+    """One of two processes: it reads a batch, saves, forgets, and loads what the first one wrote."""
+    torch.distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
+    torch.manual_seed(rank)
+    settings = Optimization(optimizer=partial(torch.optim.SGD, lr=0.1), schedule=Constant())
+    task = LanguageModel(Reader(), facts=FACTS, optimization=settings)
+    task._trainer = SimpleNamespace(world_size=2, global_rank=rank)  # type: ignore[assignment]
+    checkpoint: dict[str, Any] = {}
+    task.on_save_checkpoint(checkpoint)
+    assert checkpoint["carried"] == [None, None]
+    task.on_load_checkpoint(checkpoint)
+    assert task.carried == {}
+    task.loss(task.network, random_batches((3, 4))[0])
+    (_, (hidden, _)) = task.carried["training"]
+    task.on_save_checkpoint(checkpoint)
+    if rank == 0:
+        torch.save(checkpoint, folder / "last.ckpt")
+    torch.distributed.barrier()
+    checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
+    task.on_load_checkpoint(checkpoint)
+    assert torch.equal(task.carried["training"][1][0], hidden)
+    assert not torch.equal(checkpoint["carried"][1 - rank][1][0], hidden)
+    task._trainer = SimpleNamespace(world_size=1, global_rank=0)  # type: ignore[assignment]
+    task.on_load_checkpoint(checkpoint)
+    assert task.carried == {}, "the streams of two processes are not those of one"
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_each_process_goes_on_from_its_own_state(tmp_path) -> None:
+    torch.multiprocessing.spawn(carry, (tmp_path,), nprocs=2)
 
 
 def test_evaluation_repeats_the_scores_of_training(tmp_path) -> None:
