@@ -117,10 +117,16 @@ class LanguageModel(Task):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["carried"] = self.carried.get("training")
+        if self.trainer.world_size > 1:  # each process reads streams of its own, and the first writes for all
+            checkpoint["carried"] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(checkpoint["carried"], self.carried.get("training"))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        self.carried = {"training": checkpoint["carried"]} if checkpoint.get("carried") else {}
+        saved = checkpoint.get("carried")
+        if isinstance(saved, list):  # with another number of processes, streams begin anew
+            saved = saved[self.trainer.global_rank] if len(saved) == self.trainer.world_size else None
+        self.carried = {"training": saved} if saved else {}
 
     # Metrics --------------------------------------------------------------------------------------------------------
 
@@ -140,9 +146,10 @@ class LanguageModel(Task):
         }
 
     def metrics(self) -> MetricCollection:
-        collection: dict[str, Any] = {"accuracy": MeanMetric(), "perplexity": Perplexity()}
+        shown: Any = {"nan_strategy": math.nan}  # a batch that is no number is not left out ("disable" drops weights)
+        collection: dict[str, Any] = {"accuracy": MeanMetric(), "perplexity": Perplexity(**shown)}
         if self.by_character:
-            collection["bits_per_character"] = Bits()
+            collection["bits_per_character"] = Bits(**shown)
         if self.recall:
             collection["recall_accuracy"] = MeanMetric()
         return MetricCollection(collection, compute_groups=False).set_dtype(torch.float64)  # of millions of tokens
