@@ -73,7 +73,8 @@ def ink(figure: Figure) -> int:
 
 def text_batches() -> list[tuple[Any, Any]]:
     draw = torch.Generator().manual_seed(0)
-    return [({}, {"input": torch.randint(1, 6, (3, 12), generator=draw)}) for _ in range(2)]
+    inputs = torch.randint(1, 6, (2, 3, 12), generator=draw)
+    return [({}, {"input": rows, "target": rows.roll(-1, 1)}) for rows in inputs]
 
 
 def reader(dropout: float = 0.0) -> RecurrentLanguageModel:
@@ -96,6 +97,15 @@ def test_text_goes_on_from_the_validation_text_after_epochs_1_2_4_and_the_last()
     assert prompt == "    " + "".join(LETTERS[i] for i in batches[0][1]["input"][0, :5]).replace("\n", "\n    ")
     assert all(line.startswith("    ") for line in text.split("\n")), "Markdown leaves it alone"
     assert len(text.replace("\n    ", "\n").removeprefix("    ").replace("<unk>", "?")) == 30
+
+
+def test_what_fills_a_window_is_no_prompt() -> None:
+    batches = text_batches()
+    batches[0][1]["target"][0, 3:] = -100
+    batches[0][1]["input"][0, 3:] = 0
+    writer = a_run(TextSamples(facts={"vocabulary": LETTERS}, prompt=5, length=3), reader(), batches)
+    prompt = "".join(LETTERS[i] for i in batches[0][1]["input"][0, :3]).replace("\n", "\n    ")
+    assert writer.texts[0].split("\n\n")[1] == f"    {prompt}"
 
 
 def test_nothing_is_drawn_without_a_logger_for_pictures() -> None:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from zoo.decoding import END, PAD, START, generate, greedy
 from zoo.pictures import COLOURS, GREY, Pictures, _figure, _writers
 from zoo.randomness import key
+from zoo.tasks.language_model import IGNORED
 
 TEMPERATURE = 0.8
 
@@ -183,7 +184,10 @@ class TextSamples(SequencePictures):
         self.prompt, self.length = prompt, length
 
     def keep(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        return () if self.kept else (batch["input"][:1, : self.prompt],)
+        if self.kept:
+            return ()
+        there = batch["target"][0] != IGNORED  # (T,): in a short text a window is filled behind its end
+        return (batch["input"][:1, there][:, : self.prompt],)
 
     def show(self, trainer: pl.Trainer, task: Any) -> None:
         prompt, vocabulary = self.kept[0][0], self.facts["vocabulary"]
