@@ -105,13 +105,13 @@ class Series(DataModule):
     def _complete_facts(self, train: Tensor, names: list[str]) -> None:
         self.state({"num_features": len(names), "feature_names": names})
         self.state({"num_classes": self.horizon, "sequence_length": self.window})
-        for name, column in zip(names, train.unbind(1), strict=True):
-            if (column == column[0]).all():
-                raise ZooError(
-                    f"column {name!r} is {column[0].item():g} in all {len(train)} training rows: there is nothing to "
-                    "learn from it; leave it out, or give a longer series."
-                )
         if self.facts["mean"] is None or self.facts["std"] is None:
+            for name, column in zip(names, train.unbind(1), strict=True):
+                if (column == column[0]).all():
+                    raise ZooError(
+                        f"column {name!r} is {column[0].item():g} in all {len(train)} training rows: there is nothing "
+                        "to learn from it; leave it out, or give a longer series."
+                    )
             self.facts |= {"mean": train.mean(0).tolist(), "std": train.std(0, correction=0).tolist()}
         self.facts |= {"target_mean": self.facts["mean"][0], "target_std": self.facts["std"][0]}
 
