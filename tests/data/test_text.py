@@ -233,13 +233,14 @@ def test_what_is_wrong_with_a_file_is_said_in_a_sentence(tmp_path: Path) -> None
     needed = "data.batch_size=3 streams of data.sequence_length=5 need 20 characters to train on, and there are 19"
     assert needed in refusal(write(tmp_path, "abcdefgh " * 2 + "ab cd"), val_fraction=0.1, test_fraction=0.1)
     assert "train split has nothing to predict: 1 char" in refusal(write(tmp_path, "abcde"), val_fraction=0.75)
-    assert "val split has nothing to predict" not in refusal(write(tmp_path, "abcde" * 2))
+    assert "val split has nothing to predict: 0 characters" in refusal(write(tmp_path, "abcd"))
+    assert "and there are 8:" in refusal(write(tmp_path, "abcde" * 2)), "one character of validation is enough"
     latin = refusal(write(tmp_path, b"fine\nna\xefve\n" * 9))
     assert "is not utf-8: byte 7 (line 2) is 0xef; say how the file is encoded, as in data.encoding=cp1252." in latin
     assert "data.encoding=latin-1" in refusal(write(tmp_path, b"ab\x81" * 9), encoding="cp1252")
     assert "data.encoding=utf-16" in refusal(write(tmp_path, ("é" * 99).encode("utf-16")))
     assert "data.encoding=utf-17: not the encoding" in refusal(path, encoding="utf-17")
-    assert "data.encoding=utf-16: not the encoding" not in refusal(write(tmp_path, b"abc"), encoding="utf-16")
+    assert "is not utf-16: byte 2 (line 1) is 0x63" in refusal(write(tmp_path, b"abc"), encoding="utf-16")
     assert "holds a zero byte (character 2): it is no text" in refusal(write(tmp_path, b"ab\0c" * 30))
     assert "no plain text: save it as" in refusal(write(tmp_path, b"%PDF-1.7"))
     with pytest.raises(ZooError, match=r"data.path=null: say which text"):
