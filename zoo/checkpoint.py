@@ -1,6 +1,7 @@
 """Checkpoints: written so that a crash at any instant leaves a whole one, read so that nothing in them can run."""
 
 import errno
+import math
 import os
 import pickle
 from collections.abc import Sequence
@@ -126,7 +127,7 @@ class Checkpoints(Checkpoint):
 
     def improves(self, score: float) -> bool:
         """Whether a score is at least as good as the best: of equals the later, longer-trained one is kept."""
-        if self.score is None:
+        if self.score is None or math.isnan(self.score):
             return True
         return score >= self.score if self.mode == "max" else score <= self.score
 

@@ -1,5 +1,6 @@
 """What all tasks share: the training step, the windowed step logs, the metrics over whole splits, the state to save."""
 
+import math
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
@@ -67,7 +68,7 @@ class Task(pl.LightningModule):
             self.engine = Engine(network, optimization)
             self.ema = self.engine.average
         self.frozen_norms = frozen_norms(network)
-        self.split_loss = MeanMetric()
+        self.split_loss = MeanMetric(nan_strategy=math.nan)  # a batch that is no number is not left out
         self.split_metrics = self.metrics()
 
     def __setattr__(self, name: str, value: Any) -> None:
