@@ -178,6 +178,7 @@ def draw(
     logits: Tensor, *, generator: torch.Generator, temperature: float = 1.0, top_k: int | None, top_p: float | None
 ) -> Tensor:
     """Draw a token (B,) from softmax(logits / temperature) of logits (B, K), cut by `cut_tail`."""
+    logits = logits - logits.amax(-1, keepdim=True)  # so that no temperature makes the largest overflow
     probabilities = cut_tail(logits / temperature, top_k=top_k, top_p=top_p).softmax(-1)
     return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
 

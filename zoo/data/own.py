@@ -40,7 +40,7 @@ def identify(facts: dict[str, Any], source: str, content: bytes) -> None:
 
 @dataclass(kw_only=True, eq=False)
 class OwnData(DataModule):
-    """Base of `ImageFolder` and `CsvTable`: splits by `split_seed`, facts that a stored config may already state.
+    """Base of what reads files of a person's own: splits by `split_seed`, facts that a stored config may already state.
 
     Facts left None are filled in from the files. A config stored with a run states them all, so an evaluation encodes
     its input as the training did, even where the files have changed since; then it says so.
