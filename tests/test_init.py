@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from conftest import compose_config
 from torch import Tensor, nn
 
 from zoo import init
@@ -12,6 +13,8 @@ from zoo.models.inception_v1 import InceptionV1
 from zoo.models.lenet import LeNet5Original
 from zoo.models.mlp import MLP
 from zoo.models.resnet import resnet18
+from zoo.network import construct, initialise
+from zoo.report import to_plain
 from zoo.run import first_inputs
 from zoo.swaps import swap
 
@@ -213,7 +216,7 @@ def batch(*shape: int) -> Tensor:
 
 
 def sequential(network: nn.Module, inputs: Tensor | None, **arguments) -> nn.Module:
-    init.LSUV(**arguments)(network, torch.Generator().manual_seed(0), inputs)
+    init.LSUV(**arguments)(network, torch.Generator().manual_seed(0), *([] if inputs is None else [inputs]))
     return network
 
 
@@ -325,14 +328,37 @@ def test_lsuv_measures_a_shared_layer_once_and_leaves_what_is_frozen_or_does_not
 
 
 def test_lsuv_looks_at_examples_that_are_trained_on() -> None:
-    data = Synthetic(train_size=600)
+    data, config = (
+        Synthetic(train_size=600),
+        to_plain(compose_config(["data=synthetic", "task.class_weights=balanced"])),
+    )
     data.setup("fit")
-    assert 128 < len(first_inputs(data)) <= 256
+    (inputs,) = first_inputs(config, nn.Identity(), data)
+    assert 128 < len(inputs) <= 256
     data.splits["train"].targets = torch.arange(10).repeat_interleave(60)  # class after class
     data.train_examples = 7
     used = data.indices("train")
     assert used.tolist() == list(range(0, 420, 60))
-    assert torch.equal(first_inputs(data), data.splits["train"].batch(0, torch.arange(7), used)["input"])
+    (inputs,) = first_inputs(config, nn.Identity(), data)
+    assert torch.equal(inputs, data.splits["train"].batch(0, torch.arange(7), used)["input"])
+
+
+def test_lsuv_calls_a_network_with_all_its_arguments(small_run, capsys) -> None:
+    small = ["data.train_size=40", "data.val_size=8", "data.test_size=8", "model.hidden=8", "model.embedding=8"]
+    folder, _ = small_run("model=seq2seq", "data=reversal", "task=seq2seq", "init=lsuv", *small, "trainer.max_steps=1")
+    assert (folder / "scores.json").exists()
+
+
+def test_a_forget_bias_is_not_made_zero_without_a_word(capsys) -> None:
+    config = to_plain(compose_config(["model=lstm_forecaster", "init=orthogonal"]))
+    config["model"] |= {"num_features": 1, "num_classes": 1}
+    network = construct(config)
+    initialise(network, {**config, "init": {**config["init"], "zero_bias": False}})
+    assert network.recurrent.bias_hh_l0.any() or network.recurrent.bias_ih_l0.any()
+    assert "note" not in capsys.readouterr().err
+    initialise(network, config)
+    assert not network.recurrent.bias_hh_l0.any()
+    assert "forget gates too; init.zero_bias=false leaves them." in capsys.readouterr().err
 
 
 def test_lsuv_stops_within_the_tolerance() -> None:

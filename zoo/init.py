@@ -2,7 +2,8 @@
 
 Each is called once on the built network with a generator, and with a batch of inputs where `needs_inputs` is true. It
 fills the weights of every linear, convolutional and recurrent layer and of attention's projections, and makes their
-biases zero. Normalisation layers, embeddings, frozen parameters and buffers are left alone.
+biases zero, an LSTM's forget-gate biases too, unless `zero_bias=False`. Normalisation layers, embeddings, frozen
+parameters and buffers are left alone.
 
 Weights that hold several matrices are filled one matrix at a time: the gates of a recurrent layer, the projections of
 attention, the groups of a convolution. fan_in is the number of inputs to a unit and fan_out the number of units an
@@ -30,7 +31,7 @@ class Default:
 
     needs_inputs: ClassVar[bool] = False
 
-    def __call__(self, network: nn.Module, generator: torch.Generator, inputs: Tensor | None = None) -> None:
+    def __call__(self, network: nn.Module, generator: torch.Generator, *inputs: Tensor) -> None:
         return
 
 
@@ -38,12 +39,12 @@ class Default:
 class Init:
     """Base: walks over the network and calls `fill` on every matrix. Raises ValueError if the network has none."""
 
-    needs_inputs: ClassVar[bool] = False  # whether `inputs`, a batch (B, …) of training examples, must be given
+    needs_inputs: ClassVar[bool] = False  # whether `inputs`, the network's arguments for a batch, must be given
 
     zero_bias: bool = True  # false leaves the biases as the model has them
 
     @torch.no_grad()
-    def __call__(self, network: nn.Module, generator: torch.Generator, inputs: Tensor | None = None) -> None:
+    def __call__(self, network: nn.Module, generator: torch.Generator, *inputs: Tensor) -> None:
         filled = 0
         for module in network.modules():
             if not isinstance(module, _LAYERS):
@@ -172,8 +173,8 @@ class LSUV(Init):
             raise ValueError(f"max_tries={self.max_tries}: must be at least 1")
 
     @torch.no_grad()
-    def __call__(self, network: nn.Module, generator: torch.Generator, inputs: Tensor | None = None) -> None:
-        if inputs is None:
+    def __call__(self, network: nn.Module, generator: torch.Generator, *inputs: Tensor) -> None:
+        if not inputs:
             raise ValueError("init=LSUV: must be given a batch of inputs")
         super().__call__(network, generator)
         modes = {module: module.training for module in network.modules()}
@@ -208,7 +209,7 @@ class LSUV(Init):
             for module in network.modules():
                 if isinstance(module, NOISE):
                     module.eval()
-            network(inputs)
+            network(*inputs)
         finally:
             for hook in hooks:
                 hook.remove()

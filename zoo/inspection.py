@@ -130,7 +130,7 @@ def fresh(overrides: Sequence[str]) -> Subject:
     check_ranges(config)
     check_facts(config, data)
     network = construct(config)
-    initialise(network, config, first_inputs(data) if needs_inputs(config) else None)
+    initialise(network, config, *(first_inputs(config, network, data) if needs_inputs(config) else ()))
     if weights is not None:
         put_weights(network, weights, class_names=data.facts.get("class_names") or ())
     folder = Path("runs/inspect") / f"{choices['model']}-{choices['data']}".replace("/", "-")
@@ -169,7 +169,8 @@ def inspect(subject: Subject, folder: Path, *, split: str, count: int, layer: st
     cells = [[f"{row[name]:.6g}" if isinstance(row[name], float) else row[name] for name in COLUMNS] for row in rows]
     write_csv(folder / "statistics.csv", COLUMNS, cells)
     statistics_curves(rows, examples=len(input)).savefig(folder / "statistics.png")
-    yield f"wrote {folder / 'statistics.csv'} and statistics.png: {len(rows)} layers, {len(input)} examples of {split}"
+    layers = f"{len(rows)} layer{'s' if len(rows) > 1 else ''}"
+    yield f"wrote {folder / 'statistics.csv'} and statistics.png: {layers}, {len(input)} examples of {split}"
 
     fields = receptive_fields(network, input[:1]) if input.ndim == 4 else []
     if fields:

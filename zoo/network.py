@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.build import build
+from zoo.data.own import note
 from zoo.errors import ZooError
 from zoo.randomness import key
 from zoo.swaps import swap
@@ -21,14 +22,15 @@ def construct(config: dict[str, Any]) -> nn.Module:
         raise ZooError(str(error)) from error
 
 
-def initialise(network: nn.Module, config: dict[str, Any], inputs: Tensor | None = None) -> None:
-    """Fill the weights as the `init` option says; `inputs` (B, …) are training examples for one that looks at them."""
+def initialise(network: nn.Module, config: dict[str, Any], *inputs: Tensor) -> None:
+    """Fill the weights as the `init` option says; `inputs` are the network's arguments, for one that looks at them."""
+    init = build(config["init"], "init")()
     try:
-        build(config["init"], "init")()(
-            network, torch.Generator().manual_seed(key(config["seed"], "initialiser")), inputs
-        )
+        init(network, torch.Generator().manual_seed(key(config["seed"], "initialiser")), *inputs)
     except ValueError as error:
         raise ZooError(f"init: {error}") from error
+    if getattr(init, "zero_bias", False) and any(getattr(module, "mode", "") == "LSTM" for module in network.modules()):
+        note("this init makes all biases zero, those of the LSTM's forget gates too; init.zero_bias=false leaves them.")
 
 
 def needs_inputs(config: dict[str, Any]) -> bool:

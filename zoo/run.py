@@ -194,7 +194,7 @@ def run(
     data.train_examples = config["train_examples"]
     check_sizes(network, data, config["trainer"])
     if looks and checkpoint is None:
-        initialise(network, config, first_inputs(data))
+        initialise(network, config, *first_inputs(config, network, data))
     if config["fast"]:
         make_fast(network)
     if isinstance(config["task"].get("class_weights"), str):
@@ -294,11 +294,13 @@ def class_weights(balancing: str, data: Any) -> list[float]:
     return balanced_weights(split.targets[used], classes)
 
 
-def first_inputs(data: Any) -> Tensor:
-    """Up to 256 of the training examples that are used, as the network gets them in the first epoch."""
+def first_inputs(config: dict[str, Any], network: nn.Module, data: Any) -> tuple[Tensor, ...]:
+    """The network's arguments for up to 256 of the training examples that are used, as in the first epoch."""
     indices = data.indices("train")
     indices = indices[:: -(-len(indices) // 256)]
-    return data.splits["train"].batch(0, torch.arange(len(indices)), indices)["input"]
+    batch = data.splits["train"].batch(0, torch.arange(len(indices)), indices)
+    settings = {name: value for name, value in config["task"].items() if name != "class_weights"}  # perhaps not numbers
+    return make_task({**config, "task": settings}, network, data).inputs(batch)
 
 
 def make_optimization(config: dict[str, Any], rates: dict[str, float]) -> Optimization:
