@@ -22,6 +22,7 @@ from zoo.layer_calls import maps, watch
 from zoo.layer_statistics import COLUMNS, layer_statistics
 from zoo.models.inception_v1 import InceptionV1
 from zoo.models.lenet import LeNet5Original
+from zoo.models.recurrent import RecurrentPredictor
 from zoo.models.resnet import ResNet
 from zoo.models.resnet_cifar import ResNetCIFAR
 from zoo.models.xception import Xception
@@ -258,6 +259,22 @@ def test_a_dead_unit_of_a_map_is_a_channel() -> None:
     assert (row["dead"], row["zeros"]) == (pytest.approx(2 / 3), pytest.approx(23 / 24))
 
 
+def test_recurrent_layers_are_seen_and_a_unit_of_a_sequence_is_a_feature() -> None:
+    network = RecurrentPredictor(cell="rnn_relu", num_features=2, num_classes=3, hidden=4)
+    with torch.no_grad():
+        for bias in (network.recurrent.bias_ih_l0, network.recurrent.bias_hh_l0):
+            bias.copy_(torch.tensor([9.0, 9.0, 9.0, -99.0]))
+    x, outputs = torch.rand(5, 6, 2), []
+    for lengths in (None, torch.tensor([6, 3, 6, 6, 1])):
+        rows = layer_statistics(network, lambda lengths=lengths: network(x, lengths).sum())
+        assert [row["layer"] for row in rows] == ["recurrent", "head"]
+        assert rows[0]["dead"] == 0.25
+        assert rows[0]["weight_gradient_norm"] > 0
+        outputs.append(rows[0]["mean"])
+    assert outputs[0] == pytest.approx(network.recurrent(x)[0].mean().item())
+    statistics_curves(rows, examples=5)
+
+
 def test_watching_ends_with_the_block_also_after_an_error() -> None:
     network, seen = nn.Sequential(nn.Linear(2, 2), nn.Identity()), list[str]()
 
@@ -280,7 +297,7 @@ def test_an_untrained_batch_norm_gets_the_statistics_of_the_batch() -> None:
         nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.ReLU(), nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2)
     ).eval()
     x = 5 + 3 * torch.randn(40, 1, 4, 4)
-    take_statistics(network, x)
+    take_statistics(network, [x])
     output = network(x)
     assert not any(module.training for module in network.modules())
     torch.testing.assert_close(output.mean((0, 2, 3)), torch.zeros(2), atol=2e-3, rtol=0)

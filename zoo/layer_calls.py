@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from zoo.swaps import NOISE
 
@@ -17,8 +18,8 @@ def watch(network: nn.Module, see: Callable[[str, nn.Module, Tensor], None]) -> 
     """While this is open, `see(name, module, output)` follows every call of a layer, before anything uses the output.
 
     A layer is a module that calls no further one, so that one which computes by itself what its children hold counts
-    as one layer. Its second call is named `relu (2)`. Identity, flattening, dropout and its like are left out, and so
-    is what has no tensor of floating-point numbers for its output.
+    as one layer. Its second call is named `relu (2)`. Of a recurrent layer the outputs are seen, not its state.
+    Identity, flattening, dropout and its like are left out, and so is what gives no floating-point numbers.
     """
     names = {module: name or "(network)" for name, module in network.named_modules()}
     calls = Counter[nn.Module]()
@@ -34,6 +35,8 @@ def watch(network: nn.Module, see: Callable[[str, nn.Module, Tensor], None]) -> 
         finished += 1
         if calls_others or isinstance(module, _PASSING_ON):
             return
+        if isinstance(module, nn.RNNBase):
+            output = output[0].data if isinstance(output[0], PackedSequence) else output[0]  # type: ignore[index]
         if isinstance(output, Tensor) and output.is_floating_point():
             calls[module] += 1
             again = f" ({calls[module]})" if calls[module] > 1 else ""

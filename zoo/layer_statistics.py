@@ -23,9 +23,9 @@ def layer_statistics(network: nn.Module, loss: Callable[[], Tensor]) -> list[dic
     """One row for each call of a layer that `loss()` makes, in that order; its keys are `kind` and `COLUMNS`.
 
     `zeros` is the share of the output's numbers that are 0, `dead` the share of its units (channels of maps, features
-    of vectors) that are 0 for every example and everywhere. Gradients are those of the loss, by the layer's output and
-    by its weights (all but biases; None without weights; of all calls of the layer together); the ratio is
-    |gradient| / |weight|. Existing gradients of the network are cleared.
+    of vectors and of the steps of a sequence) that are 0 for every example and everywhere. Gradients are those of the
+    loss, by the layer's output and by its weights (all but biases; None without weights; of all calls of the layer
+    together); the ratio is |gradient| / |weight|. Existing gradients of the network are cleared.
     """
     rows: list[dict[str, Any]] = []
     modules: list[nn.Module] = []
@@ -37,7 +37,8 @@ def layer_statistics(network: nn.Module, loss: Callable[[], Tensor]) -> list[dic
         row = {"kind": kind, **dict.fromkeys(COLUMNS), "layer": name, "type": type(module).__name__}
         row |= {"shape": "×".join(map(str, values.shape[1:])), "mean": values.mean().item(), "std": _std(values)}
         row |= {"zeros": is_zero.float().mean().item()}
-        row |= {"dead": is_zero.transpose(0, 1).flatten(1).all(1).float().mean().item() if values.ndim > 1 else None}
+        units = -1 if values.ndim == 3 and not isinstance(module, nn.Conv1d) else 1  # (B, T, F), else (B, C, …)
+        row |= {"dead": is_zero.movedim(units, 0).flatten(1).all(1).float().mean().item() if values.ndim > 1 else None}
         if output.requires_grad:  # a hook set here gets the gradient of this value, also if it is overwritten later
             output.register_hook(lambda g: row.update(gradient_norm=g.norm().item(), gradient_std=_std(g)))
         rows.append(row)
