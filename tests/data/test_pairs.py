@@ -215,12 +215,23 @@ def test_the_pairs_follow_the_split_seed_alone() -> None:
         ({"val_size": 0}, "val_size=0: must be at least 1"),
         ({"kind": "number_words", "max_length": 2}, "train_size=10000: .* only 99 different pairs"),
         ({"min_length": 1, "max_length": 1, "train_size": 5, "val_size": 2}, "train_size=5: .* only 26 different"),
-        ({"kind": "dates", "train_size": 40_000}, "train_size=40000: "),
+        ({"kind": "dates", "train_size": 40_000}, "train_size=40000: .* only 36525 different pairs"),
+        ({"kind": "dates", "train_size": 33_000}, r"train_size=33000: .* different pairs were found"),
     ],
 )
 def test_what_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Pairs(**options).setup()
+
+
+def test_characters_that_only_test_has_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = {"train_size": 200, "val_size": 20, "test_size": 50}
+    Pairs(kind="number_words", max_length=6, test_max_length=7, **sizes).setup()
+    assert "test has sources with m, which training has not" in capsys.readouterr().err
+    Pairs(kind="number_words", max_length=6, test_max_length=7, direction="number_to_words", **sizes).setup()
+    assert "test has targets with m, which training has not" in capsys.readouterr().err
+    Pairs(kind="number_words", max_length=6, **sizes).setup()
+    assert not capsys.readouterr().err
 
 
 def test_augmentation_of_images_is_refused() -> None:

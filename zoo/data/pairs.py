@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zoo.data.loaders import Batch
 from zoo.data.module import DataModule
+from zoo.data.own import listed, note
 from zoo.data.splits import balanced
 from zoo.errors import ZooError
 from zoo.randomness import key, permutation, uniform
@@ -123,11 +124,13 @@ DATE_FORMS: tuple[Callable[[date], str], ...] = (
 )
 
 
+_FIRST, _LAST = date(1969, 1, 1).toordinal(), date(2069, 1, 1).toordinal()  # the last is not among them
+
+
 def dates(count: int, seed: int) -> list[Pair]:
     """`count` days from 1969 to 2068, each in one of `DATE_FORMS`, and as in 1987-03-03."""
-    first, behind = date(1969, 1, 1).toordinal(), date(2069, 1, 1).toordinal()
     drawn = uniform(seed, torch.arange(count), 2)
-    days = [date.fromordinal(first + day) for day in (drawn[:, 0] * (behind - first)).long().tolist()]
+    days = [date.fromordinal(_FIRST + day) for day in (drawn[:, 0] * (_LAST - _FIRST)).long().tolist()]
     forms = (drawn[:, 1] * len(DATE_FORMS)).long().tolist()
     return [(DATE_FORMS[form](day), day.isoformat()) for day, form in zip(days, forms, strict=True)]
 
@@ -172,6 +175,12 @@ class Pairs(DataModule):
         if self.augmentation:
             raise ZooError("augment: these data are not images, and only images are augmented; say augment=none.")
         self.lengths = self._lengths()
+        wanted, there = self.train_size + self.val_size + self.test_size, self._different()
+        if wanted > there:
+            raise ValueError(
+                f"train_size={self.train_size}: with val_size and test_size must be fewer, as there are only {there} "
+                "different pairs; lower it, or widen the lengths"
+            )
 
     def _lengths(self) -> tuple[int, int, int]:
         """The shortest, the longest that is trained on, the longest in test; (0, 0, 0) of dates."""
@@ -193,6 +202,13 @@ class Pairs(DataModule):
         if not high <= top <= limit:
             raise ValueError(f"test_max_length={top}: must be from max_length={high} to {limit}")
         return low, high, top
+
+    def _different(self) -> int:
+        """How many targets there are."""
+        if self.kind == "dates":
+            return _LAST - _FIRST
+        low, _, top = self.lengths
+        return sum(len(_LETTERS) ** n if self.kind == "reversal" else 9 * 10 ** (n - 1) for n in range(low, top + 1))
 
     def draw(self) -> tuple[list[Pair], Tensor]:
         """Pairs of different targets, more than are needed, and the length of each as `lengths` counts it, (N,)."""
@@ -240,6 +256,9 @@ class Pairs(DataModule):
                 characters = sorted({character for pair in chosen["train"] for character in pair[side]})
                 self.facts[f"{name}_vocabulary"] = [*SPECIAL, *characters]
             self.state({f"num_{name}_tokens": len(self.facts[f"{name}_vocabulary"])})
+            known = {*self.facts[f"{name}_vocabulary"]}
+            if strange := sorted({character for pair in chosen["test"] for character in pair[side]} - known):
+                note(f"test has {name}s with {listed(strange)}, which training has not: read as <unk>.")
         for name, members in chosen.items():
             sources = encode([source for source, _ in members], self.facts["source_vocabulary"])
             answers = encode([target for _, target in members], self.facts["target_vocabulary"], framed=True)
