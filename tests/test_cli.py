@@ -282,6 +282,8 @@ def test_obstacles_become_sentences(elsewhere: Path) -> None:
     assert sentence == "runs/x: no space left on device; make room on the disk."
     for number in (errno.EROFS, errno.EACCES, errno.EPERM):
         assert told(OSError(number, "not allowed", "runs/x"))[0] == 2
+    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")):
+        assert "lower data.batch_size" in told(error)[1]
     assert told(ZooError("a sentence")) == (2, "a sentence")
     assert told(ValueError("width=0: must be at least 1")) == (2, "width=0: must be at least 1")
     assert told(KeyboardInterrupt()) == (130, "Stopped.")

@@ -62,6 +62,7 @@ BOUNDS: dict[str, Bound] = {
     **dict.fromkeys(("num_features", "accumulate_grad_batches", "log_every_n_steps"), _FROM_1),
     **dict.fromkeys(("check_val_every_n_epoch", "every_n_steps", "patience", "drop_block_size"), _FROM_1),
     **dict.fromkeys(("hidden", "layers", "embedding", "heads", "sequence_length", "window", "horizon"), _FROM_1),
+    **dict.fromkeys(("length", "delay"), _FROM_1),
     **dict.fromkeys(("max_epochs", "max_steps"), _NO_LIMIT),
     **dict.fromkeys(("train_examples", "limit_train_batches", "limit_test_batches"), _ABOVE_0),
     **dict.fromkeys(("dropout", "aux_dropout", "label_smoothing", "stochastic_depth", "drop_block"), _PROPER),

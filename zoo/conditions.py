@@ -68,8 +68,12 @@ def check_facts(config: dict[str, Any], data: Any) -> None:
 def check_sizes(network: nn.Module, data: Any, trainer: dict[str, Any]) -> None:
     """Refuse splits and batches too small to compute with."""
     for split in ("train", "val"):
-        if split in data.splits and data.size(split) < 2:
-            raise ZooError(f"The {split} split has {data.size(split)} example: must have at least 2; give more data.")
+        least = 1 if split == "val" and data.facts.get("ignore_index") is not None else 2  # a mask has many targets
+        if split in data.splits and data.size(split) < least:
+            mend = ", or raise data.val_fraction" if split == "val" and hasattr(data, "val_fraction") else ""
+            raise ZooError(
+                f"The {split} split has {data.size(split)} example: must have at least {least}; give more data{mend}."
+            )
     batch_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
     if batch_norm and data.batch_size < 2:
         raise ZooError(f"data.batch_size={data.batch_size}: must be at least 2 for a network with batch normalisation")

@@ -115,13 +115,15 @@ def test_balanced_in_a_config_becomes_numbers_in_the_checkpoint(small_run) -> No
         ({"mixup_alpha": -0.1}, "mixup_alpha=-0.1: must be 0"),
         ({"mixup_alpha": 0.2, "loss": "hinge"}, "loss=hinge takes no soft targets"),
         ({"cutmix_alpha": 1.0}, "no images; use mixup_alpha"),
+        ({"mixup_alpha": 0.2, "num_tokens": 5}, "mixup_alpha=0.2: must be 0 for tokens"),
         ({"label_smoothing": 1.0}, "label_smoothing=1.0"),
         ({"loss": "square"}, "square"),
     ],
 )
 def test_what_cannot_apply_is_refused(arguments: dict, said: str) -> None:
+    facts = {"num_classes": 3, "num_tokens": arguments.pop("num_tokens", None)}
     with pytest.raises(ValueError, match=said):
-        Classification(Given(), facts={"num_classes": 3}, **arguments)
+        Classification(Given(), facts=facts, **arguments)
 
 
 @pytest.mark.parametrize(

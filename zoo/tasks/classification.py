@@ -83,6 +83,8 @@ class Classification(Task):
         for name, alpha in (("mixup_alpha", mixup_alpha), ("cutmix_alpha", cutmix_alpha)):
             if alpha < 0:
                 raise ValueError(f"{name}={alpha}: must be 0 (off) or more")
+        if mixup_alpha and facts.get("num_tokens"):
+            raise ValueError(f"mixup_alpha={mixup_alpha}: must be 0 for tokens, which are names and have no mean")
         if (mixup_alpha or cutmix_alpha) and loss == "hinge":
             raise ValueError(
                 "loss=hinge takes no soft targets: set mixup_alpha=0 and cutmix_alpha=0, or loss=cross_entropy"
