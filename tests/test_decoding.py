@@ -219,6 +219,12 @@ class Stateful(nn.Module):
         return torch.nn.functional.one_hot(sums % 10, 10).double() * 1e3, sums[:, -1]
 
 
+def test_what_is_never_drawn_is_not_drawn_however_likely() -> None:
+    found = generate(Successor(), torch.tensor([[7]]), 200, generator=torch.Generator().manual_seed(0), never=[10, 12])
+    assert found[0, :2].tolist() == [8, 9]
+    assert {10, 12}.isdisjoint(found.flatten().tolist())
+
+
 def test_generate_carries_the_state() -> None:
     found = generate(Stateful(), torch.tensor([[1, 2], [3, 4]]), 3, generator=torch.Generator())
     assert found.tolist() == [[3, 6, 2], [7, 4, 8]]

@@ -13,7 +13,7 @@ Shapes: B batch, S source steps, T target steps, K tokens, W width of the beam.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -153,6 +153,7 @@ def generate(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
+    never: Sequence[int] = (),
 ) -> Tensor:
     """Go on with prompts (B, T) for `length` tokens, drawn as `draw` does: (B, length), without the prompt.
 
@@ -165,11 +166,13 @@ def generate(
         raise ValueError(f"prompt of shape {tuple(prompt.shape)}: must be (B, T) with at least one token")
     context = getattr(network, "context", None)
     tokens, read, state = prompt, prompt, None
+    barred = torch.tensor(never, dtype=torch.int64, device=prompt.device)
     for _ in range(length):
         if context is not None:
             read = tokens[:, -context:]
         logits, state = network(read, state)
-        read = draw(logits[:, -1], temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)[:, None]
+        allowed = logits[:, -1].index_fill(-1, barred, -math.inf)
+        read = draw(allowed, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)[:, None]
         tokens = torch.cat([tokens, read], 1)
     return tokens[:, prompt.shape[1] :]
 

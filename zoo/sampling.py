@@ -6,7 +6,8 @@ zoo sample ckpt_path=runs/seq2seq-dates/2026-01-31_12-00-00 prompt="3 May 2021" 
 Keys: prompt (a language model begins a line without one), length (400 tokens; an answer may end before), out (a file to
 write to, instead of the screen), trust (false). For language models temperature (0.8; low is safe, high is wild), top_k
 and top_p (null; draw from the k most likely tokens, from the most likely that hold the share p), n (1, how many texts),
-seed (0; the same seed writes the same). For seq2seq networks beam (1, greedy; how many answers are followed at a time).
+seed (0; the same seed writes the same); `<unk>` is never written. For seq2seq networks beam (1, greedy; how many answers
+are followed at a time).
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from torch import nn
 
 from zoo.build import refuse_untrusted
 from zoo.checkpoint import find_checkpoint, read_checkpoint
-from zoo.data.text import encode, tokenize
+from zoo.data.text import UNKNOWN, encode, tokenize
 from zoo.decoding import END, beam_search, check_sampling, generate
 from zoo.errors import ZooError
 from zoo.evaluation import load_weights
@@ -134,10 +135,20 @@ def continuations(network: nn.Module, preprocessing: dict[str, Any], options: di
     for number in range(options["n"]):
         generator = torch.Generator().manual_seed(key(options["seed"], "sample", number))
         tokens = generate(
-            network, encode(before, vocabulary, level)[None], options["length"], generator=generator, **chosen
+            network,
+            encode(before, vocabulary, level)[None],
+            options["length"],
+            generator=generator,
+            never=unwritten(vocabulary),
+            **chosen,
         )
         texts.append(prompt + "".join(vocabulary[token] for token in tokens[0].tolist()))
     return texts
+
+
+def unwritten(vocabulary: Sequence[str]) -> list[int]:
+    """The token that stands for all unknown ones: no text has it."""
+    return [vocabulary.index(UNKNOWN)] if UNKNOWN in vocabulary else []
 
 
 def answer(network: nn.Module, preprocessing: dict[str, Any], options: dict[str, Any]) -> str:

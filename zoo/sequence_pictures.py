@@ -192,7 +192,9 @@ class TextSamples(SequencePictures):
     def show(self, trainer: pl.Trainer, task: Any) -> None:
         prompt, vocabulary = self.kept[0][0], self.facts["vocabulary"]
         generator = torch.Generator(prompt.device).manual_seed(key("samples"))
-        tokens = generate(task.evaluated_network, prompt, self.length, generator=generator, temperature=TEMPERATURE)
+        never = [place for place, token in enumerate(vocabulary) if token == "<unk>"]
+        network = task.evaluated_network
+        tokens = generate(network, prompt, self.length, generator=generator, temperature=TEMPERATURE, never=never)
         # four blanks before each line: TensorBoard reads Markdown, and this is text to be left as it is
         begun, gone_on = (
             "".join(vocabulary[token] for token in part[0].tolist()).replace("\n", "\n    ")
