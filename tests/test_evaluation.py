@@ -87,6 +87,8 @@ def test_other_texts_are_read_as_in_training(small_run, tmp_path) -> None:
         ZooError, match="data=languages is for task=classification, and model=gpt for task=language_model"
     ):
         evaluate(ckpt_path=folder, overrides=["data=languages"])
+    longer = override({"data": {"length": 20, "sequence_length": 20}}, ["data.length=30"])
+    assert longer["data"] == {"length": 30, "sequence_length": None}  # which the data will tell
     folder, _ = small_run(name="pictures")
     with pytest.raises(ZooError, match=r"image_size=28 and .* choose other data, or data\.image_size=28"):
         evaluate(ckpt_path=folder, overrides=["data.image_size=32"])

@@ -259,6 +259,18 @@ def test_a_dead_unit_of_a_map_is_a_channel() -> None:
     assert (row["dead"], row["zeros"]) == (pytest.approx(2 / 3), pytest.approx(23 / 24))
 
 
+def test_data_that_a_network_cannot_read_leave_no_folder(tmp_path: Path, small_run: Any) -> None:
+    out = f"out={tmp_path / 'seen'}"
+    for words, sentence in {
+        "model=mlp data=sunspots task=forecasting": "model=mlp cannot read data=sunspots: ",
+        "model=mlp data=languages": "model=mlp: needs data.num_features, ",
+        f"ckpt_path={small_run()[0]} data=earth_segmentation": "data=earth_segmentation is for task=segmentation",
+    }.items():
+        with pytest.raises(ZooError, match=sentence):
+            main([*words.split(), out])
+    assert not (tmp_path / "seen").exists()
+
+
 def test_recurrent_layers_are_seen_and_a_unit_of_a_sequence_is_a_feature() -> None:
     network = RecurrentPredictor(cell="rnn_relu", num_features=2, num_classes=3, hidden=4)
     with torch.no_grad():

@@ -170,6 +170,7 @@ def test_an_answer_is_decoded_greedily_or_with_a_beam(kind: str, prompt: str, be
     [
         ("text", ["prompt=call 9 é 9"], "prompt: the network was not taught '9', 'é'; write without."),
         ("words", ["prompt=call him"], "not taught 'him'"),
+        ("words", ["prompt=Call me"], "not taught 'Call'; write in small letters."),
         ("pairs", ["prompt=abe"], "not taught 'e'"),
         ("notes", ["prompt=do mi"], "not taught 'mi'"),
         ("pairs", [], "prompt is needed"),

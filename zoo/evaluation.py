@@ -53,12 +53,8 @@ def evaluate_checkpoint(
     config = checkpoint["zoo"]["config"]
     if not trust and data is None:
         refuse_untrusted(config, str(path))
-    choices = dict(checkpoint["zoo"]["choices"])
     if overrides:
-        config = override(config, overrides)
-        choices |= dict([word.split("=", 1) for word in overrides if word.startswith("data=")])
-        check_task(choices, config["data"])
-        refuse_other_shapes(checkpoint["zoo"]["config"]["data"], config["data"])  # those that are asked for
+        config, choices = with_other_data(checkpoint["zoo"], overrides)
     network = construct(config)
     if data is None:
         data = build(config["data"], "data")()
@@ -96,6 +92,15 @@ def load_weights(network: nn.Module, state: dict[str, torch.Tensor], path: Path)
         ) from None
 
 
+def with_other_data(described: dict[str, Any], words: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """A checkpoint's config with further overrides, and its options' names; refuses what its network is not for."""
+    config = override(described["config"], words)
+    choices = described["choices"] | dict(word.split("=", 1) for word in words if word.startswith("data="))
+    check_task(choices, config["data"])
+    refuse_other_shapes(described["config"]["data"], config["data"])  # those that are asked for
+    return config, choices
+
+
 def refuse_other_shapes(trained_on: dict[str, Any], facts: dict[str, Any]) -> None:
     """Other data is welcome where the network can take it."""
     for name in ("channels", "image_size", "num_features", "num_classes", "num_tokens", "num_source_tokens"):
@@ -130,6 +135,8 @@ def override(config: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
             OmegaConf.update(cfg, name, yaml.safe_load(value))
         except yaml.YAMLError:
             OmegaConf.update(cfg, name, value)
+        if key in ("length", "delay", "window") and "sequence_length" in cfg[node].keys():  # noqa: SIM118
+            cfg[node].sequence_length = None  # which follows from it
     return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
 
 

@@ -1,4 +1,4 @@
-"""`zoo inspect`: look inside a trained or a fresh image network.
+"""`zoo inspect`: look inside a trained or a fresh network.
 
 zoo inspect ckpt_path=runs/lenet5-digits/2026-01-31_12-00-00 [data.key=…]
 zoo inspect model=resnet18 data=earth model.width=0.25              anything that train takes; nothing is trained
@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from zoo.build import build, refuse_untrusted
 from zoo.checkpoint import find_checkpoint, read_checkpoint
 from zoo.checks import check, check_saved, known_keys, name_of
-from zoo.conditions import check_facts, check_ranges
+from zoo.conditions import check_facts, check_known, check_ranges, check_reads
 from zoo.errors import ZooError
-from zoo.evaluation import load_weights, override, refuse_other_shapes
+from zoo.evaluation import load_weights, refuse_other_shapes, with_other_data
 from zoo.grad_cam import default_layer, grad_cam
 from zoo.inspection_pictures import grad_cam_grid, statistics_curves
 from zoo.layer_calls import maps
@@ -35,6 +35,7 @@ from zoo.receptive_field import Row, receptive_fields
 from zoo.report import quieten_lightning, to_plain
 from zoo.run import class_weights, fill_facts, first_inputs, make_task
 from zoo.suggest import nearest
+from zoo.tasks.base import Task
 from zoo.transfer import prepare_inputs, put_weights, read_weights
 
 KEYS = {"ckpt_path": "", "out": "", "split": "test", "n": "16", "layer": "", "seed": "0", "trust": "false"}
@@ -43,6 +44,7 @@ KEYS = {"ckpt_path": "", "out": "", "split": "test", "n": "16", "layer": "", "se
 class Subject(NamedTuple):
     network: nn.Module
     config: dict[str, Any]
+    choices: dict[str, str]
     data: Any
     folder: Path  # where to write, unless out= says otherwise
     is_untrained: bool
@@ -53,12 +55,21 @@ def main(args: Sequence[str]) -> int:
     quieten_lightning()
     own, rest = parse(args)
     subject = trained(own, rest) if own["ckpt_path"] else fresh(rest)
+    network, config, choices, data, *_ = subject
+    if own["split"] not in data.splits:
+        raise ZooError(f"split={own['split']}: this data has {', '.join(data.splits)}")
+    balancing = config["task"].get("class_weights")
+    if isinstance(balancing, str):
+        config = {**config, "task": {**config["task"], "class_weights": class_weights(balancing, data)}}
+    task = make_task(config, network, data)
+    check_reads(task, data, choices, own["split"])
     folder = Path(own["out"]) if own["out"] else subject.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise ZooError(f"{folder}: is a file or below one; name a folder with out=…") from None
-    for line in inspect(subject, folder, split=own["split"], count=int(own["n"]), layer=own["layer"], seed=own["seed"]):
+    options: Any = {"split": own["split"], "count": int(own["n"]), "layer": own["layer"], "seed": own["seed"]}
+    for line in inspect(task, data, folder, is_untrained=subject.is_untrained, **options):
         print(line, flush=True)
     return 0
 
@@ -104,16 +115,17 @@ def trained(own: dict[str, str], changes: Sequence[str]) -> Subject:
     if own["trust"] != "true":
         refuse_untrusted(config, str(path))
     folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    choices = checkpoint["zoo"]["choices"]
     if changes:
         stored = folder / "config.yaml"
         check_saved(stored if stored.is_file() else None, changes, groups=("data",), nodes=("data",))
-        config = override(config, changes)
+        config, choices = with_other_data(checkpoint["zoo"], changes)
     network = construct(config)
     load_weights(network, checkpoint["state_dict"], path)
     data = build(config["data"], "data")()
     data.setup("test")
     refuse_other_shapes(checkpoint["zoo"]["config"]["data"], data.facts)
-    return Subject(network.eval(), config, data, folder / "inspect", False)
+    return Subject(network.eval(), config, choices, data, folder / "inspect", False)
 
 
 def fresh(overrides: Sequence[str]) -> Subject:
@@ -126,6 +138,7 @@ def fresh(overrides: Sequence[str]) -> Subject:
     data = build(to_plain(cfg.data), "data")()
     data.setup("fit")
     fill_facts(cfg, data)
+    check_known(cfg, choices)
     config = to_plain(cfg)
     check_ranges(config)
     check_facts(config, data)
@@ -134,15 +147,14 @@ def fresh(overrides: Sequence[str]) -> Subject:
     if weights is not None:
         put_weights(network, weights, class_names=data.facts.get("class_names") or ())
     folder = Path("runs/inspect") / f"{choices['model']}-{choices['data']}".replace("/", "-")
-    return Subject(network.eval(), config, data, folder, weights is None)
+    return Subject(network.eval(), config, choices, data, folder, weights is None)
 
 
-def inspect(subject: Subject, folder: Path, *, split: str, count: int, layer: str, seed: str) -> Iterable[str]:
+def inspect(
+    task: Task, data: Any, folder: Path, *, is_untrained: bool, split: str, count: int, layer: str, seed: str
+) -> Iterable[str]:
     """Write the files, and yield what to print."""
-    network, config, data, _, is_untrained = subject
-    if split not in data.splits:
-        raise ZooError(f"split={split}: this data has {', '.join(data.splits)}")
-    facts = data.facts
+    network, facts = task.network, data.facts
     pixels = (facts.get("image_size") or 1) ** 2
     order = permutation(key(int(seed), "inspect"), data.size(split))
     batch = examples(data, split, order[: max(2, min(64, 2**20 // pixels))])  # 64, or fewer large images
@@ -159,10 +171,6 @@ def inspect(subject: Subject, folder: Path, *, split: str, count: int, layer: st
         filters(weight).savefig(folder / "filters.png")
         yield f"wrote {folder / 'filters.png'}"
 
-    balancing = config["task"].get("class_weights")
-    if isinstance(balancing, str):
-        config = {**config, "task": {**config["task"], "class_weights": class_weights(balancing, data)}}
-    task = make_task(config, network, data)
     if is_untrained:
         take_statistics(network, task.inputs(batch))
     rows = layer_statistics(network, lambda: task.loss(network, batch)[0])

@@ -6,8 +6,8 @@ zoo sample ckpt_path=runs/seq2seq-dates/2026-01-31_12-00-00 prompt="3 May 2021" 
 Keys: prompt (a language model begins a line without one), length (400 tokens; an answer may end before), out (a file to
 write to, instead of the screen), trust (false). For language models temperature (0.8; low is safe, high is wild), top_k
 and top_p (null; draw from the k most likely tokens, from the most likely that hold the share p), n (1, how many texts),
-seed (0; the same seed writes the same); `<unk>` is never written. For seq2seq networks beam (1, greedy; how many answers
-are followed at a time).
+seed (0; the same seed writes the same); `<unk>` is never written. For seq2seq networks beam (1, greedy; how many
+answers are followed at a time).
 """
 
 from collections.abc import Sequence
@@ -186,5 +186,6 @@ def split(text: str, vocabulary: Sequence[str]) -> Sequence[str]:
 def refuse_unknown(tokens: Sequence[str], vocabulary: Sequence[str]) -> None:
     unknown = [repr(token) for token in dict.fromkeys(tokens) if token not in vocabulary]
     if unknown:
+        small = " in small letters" if all(token.lower() in vocabulary for token in tokens) else " without"
         more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
-        raise ZooError(f"prompt: the network was not taught {', '.join(unknown[:10])}{more}; write without.")
+        raise ZooError(f"prompt: the network was not taught {', '.join(unknown[:10])}{more}; write{small}.")
