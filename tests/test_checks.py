@@ -141,6 +141,7 @@ WRONG = {
     "model=lenet5,mlp": "needs -m",
     "seed=1,2": "needs -m",
     "model.num_classes=${data.nope}": "needs data.nope, which data=digits does not have",
+    "data.image_size=0": "data.image_size=0: must be 1 or more",
     "model.num_classes=${nope}": "the config does not have",
     "run_dir=a=b": "Did you mean run_dir='\"a=b\"'?",
     "trainer": "write group=option or key=value. Did you mean trainer=…?",

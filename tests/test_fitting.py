@@ -70,6 +70,11 @@ def test_a_task_of_another_kind() -> None:
         check_task({"model": "lstm_classifier", "data": data, "task": task}, config(data))
 
 
+def test_a_series_of_one_step_is_forecast() -> None:
+    stored = {**config("sunspots"), "num_classes": 1, "class_names": None}
+    check_task({"model": "lstm_forecaster", "data": "sunspots", "task": "forecasting"}, stored)
+
+
 def test_what_is_not_ours_is_not_judged() -> None:
     check_task({"model": "mine", "data": "mine", "task": "language_model"}, {"batch_size": 3})
     check_task({"model": "lenet5", "data": "mine", "task": "classification"}, {"batch_size": 3})
@@ -77,6 +82,14 @@ def test_what_is_not_ours_is_not_judged() -> None:
     check_task({}, config("digits"))
     assert readers({"batch_size": 3}) == ""
     assert not is_foreign("mine", config("digits"))
+
+
+def test_fewer_tokens_than_there_are(small_run, tmp_path) -> None:
+    (tmp_path / "a.txt").write_text("abcde" * 99, encoding="utf-8")
+    words = ["data=text_file", f"data.path={tmp_path / 'a.txt'}", "model=gru", "task=language_model"]
+    words += ["data.batch_size=2", "data.sequence_length=4", "model.num_tokens=5"]
+    with pytest.raises(ZooError, match="num_tokens=5: must be at least 6, the number of tokens in the data"):
+        small_run(*words)
 
 
 def test_a_fact_that_not_even_the_files_tell() -> None:

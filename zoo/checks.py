@@ -262,10 +262,13 @@ def apply(
             raise ZooError(_unreadable(argument, known))
         _set(argument, override, config, known)
     plain = _plain(config)
-    for path, parent, value in _walk(plain):
+    # the model refers to the data, so it comes last: a wrong value is told where it stands
+    for path, parent, value in sorted(_walk(plain), key=lambda item: item[0].startswith("model.")):
         given = [argument for argument, _ in overrides if f"{path}.".startswith(f"{name_of(argument)}.")]
         if (given or not only_given) and (problem := _problem(path, parent, value, config, layout)):
-            raise ZooError(f"{given[-1] if given else _origin(path, value, layout)}: {problem}")
+            lacks = path.startswith("model.") and problem.startswith("needs data.")
+            origin = f"model={layout.choices.get('model')}" if lacks else _origin(path, value, layout)
+            raise ZooError(f"{given[-1] if given else origin}: {problem}")
 
 
 def _unreadable(argument: str, known: Sequence[str]) -> str:
@@ -435,8 +438,6 @@ def _wrong_value(path: str, value: Any, declared: Any, takes: Signature | None, 
 
 def _origin(path: str, value: Any, layout: Layout) -> str:
     """Where a value that no argument gave stands: `configs/experiment/mine.yaml: sed: 9`."""
-    if path.startswith("model.") and "${" in str(value):  # it asks for what the chosen data do not have
-        return f"model={layout.choices['model']}"
     text = f"{path}: {value}" if not isinstance(value, dict) else path
     for group in ("debug", "experiment", "model", *options()):
         if group in layout.choices:

@@ -60,9 +60,11 @@ def check_facts(config: dict[str, Any], data: Any) -> None:
     for fact, advice in getattr(get_class(config["task"]["_target_"]), "needs", {}).items():
         if not data.facts.get(fact):
             raise ZooError(f"data.{fact} is missing: {advice}.")
-    given, there = config["model"].get("num_classes"), data.facts.get("num_classes")
-    if given is not None and there is not None and given < there:
-        raise ZooError(f"model.num_classes={given}: must be at least {there}, the number of classes in the data")
+    for name in ("num_classes", "num_tokens", "num_source_tokens", "num_target_tokens"):
+        given, there = config["model"].get(name), data.facts.get(name)
+        if given is not None and there is not None and given < there:
+            what = name.removeprefix("num_").replace("_", " ")
+            raise ZooError(f"model.{name}={given}: must be at least {there}, the number of {what} in the data")
 
 
 def check_sizes(network: nn.Module, data: Any, trainer: dict[str, Any]) -> None:

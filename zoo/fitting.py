@@ -33,9 +33,9 @@ def _kind(data: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
     has_classes = bool(data.get("class_names"))
     for fact, (kind, tasks) in _KINDS.items():
         if fact in data and not (fact == "vocabulary" and has_classes):  # languages: texts that have a class
-            if has_classes and "classification" in tasks:
+            if "classification" in tasks and has_classes:
                 return kind, ("classification",)
-            return kind, ("regression",) if data.get("num_classes") == 1 and "regression" in tasks else tasks
+            return kind, ("regression",) if "classification" in tasks and data.get("num_classes") == 1 else tasks
     return "", ()
 
 
