@@ -161,6 +161,8 @@ def test_other_encodings_are_asked_for(tmp_path: Path) -> None:
     assert torch.equal(everything(read(path, encoding="utf-16"), "train")["input"], expected)
     path.write_bytes("a,b".encode("utf-16-le"))
     assert "zero bytes" in refusal(path)
+    path.write_bytes(b"\x89PNG\0\0\xaa" * 30)
+    assert "zero bytes: it is no text" in refusal(path)
     assert "data.encoding=utf-nine: no such encoding" in refusal(path, encoding="utf-nine")
     path.write_bytes(b"PK\x03\x04")
     assert "spreadsheet" in refusal(path)

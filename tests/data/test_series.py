@@ -235,6 +235,7 @@ def test_a_series_that_is_too_short_or_flat(tmp_path: Path) -> None:
     assert "The val part of the series has 10 rows, and window=5 horizon=10 need 11" in refusal(
         write(tmp_path, cells()), horizon=10
     )
+    assert "or a larger data.val_fraction." in refusal(write(tmp_path, cells()), val_fraction=0.001)
     assert "The train part of the series has 0 rows" in refusal(write(tmp_path, []))
     rows = cells()
     for row in rows[:70]:

@@ -242,6 +242,7 @@ def test_what_is_wrong_with_a_file_is_said_in_a_sentence(tmp_path: Path) -> None
     assert "data.encoding=utf-17: not the encoding" in refusal(path, encoding="utf-17")
     assert "is not utf-16: byte 2 (line 1) is 0x63" in refusal(write(tmp_path, b"abc"), encoding="utf-16")
     assert "holds a zero byte (character 2): it is no text" in refusal(write(tmp_path, b"ab\0c" * 30))
+    assert "holds zero bytes: it is no text" in refusal(write(tmp_path, b"\xff\0\xaa" * 30))
     assert "no plain text: save it as" in refusal(write(tmp_path, b"%PDF-1.7"))
     with pytest.raises(ZooError, match=r"data.path=null: say which text"):
         TextFile().setup()

@@ -84,10 +84,11 @@ class Series(DataModule):
         for name, (first, end) in stretches.items():
             if end - first <= self.horizon:  # two examples: fewer make no batch
                 rows, needed = (end if name == "train" else end - first), self.horizon + 1
+                needed += self.window if name == "train" else 0
+                larger = f" or a larger data.{name}_fraction" if hasattr(self, f"{name}_fraction") else ""
                 raise ZooError(
                     f"The {name} part of the series has {rows} rows, and window={self.window} horizon={self.horizon} "
-                    f"need {needed + self.window if name == 'train' else needed}: "
-                    "give a longer series, or a smaller data.window or data.horizon."
+                    f"need {needed}: give a longer series, or a smaller data.window or data.horizon{larger}."
                 )
         self._complete_facts(values[:val], names)
         mean, std = (torch.tensor(self.facts[name], dtype=torch.float64) for name in ("mean", "std"))

@@ -95,6 +95,8 @@ def _decode(content: bytes, source: str, encoding: str) -> str:
     try:
         text = content.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding)
     except UnicodeDecodeError as error:
+        if b"\0" in content and content[:2] not in (b"\xff\xfe", b"\xfe\xff") and "utf-16" not in encoding.lower():
+            raise ZooError(f"{source} holds zero bytes: it is no text, or one for data.encoding=utf-16.") from None
         line = content.count(b"\n", 0, error.start) + 1
         guess = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "cp1252"
         raise ZooError(

@@ -275,6 +275,8 @@ def decode(content: bytes, source: str, encoding: str) -> str:
         text = content.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding)
     except UnicodeDecodeError as error:
         is_utf_16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+        if b"\0" in content and not is_utf_16 and "utf-16" not in encoding.lower():
+            raise ZooError(f"{source} holds zero bytes: it is no text, or one for data.encoding=utf-16.") from None
         guess = "utf-16" if is_utf_16 else "latin-1" if encoding.lower() in ("cp1252", "windows-1252") else "cp1252"
         raise ZooError(
             f"{source} is not {encoding}: byte {error.start} (line {content.count(bytes([10]), 0, error.start) + 1}) "
