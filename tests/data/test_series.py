@@ -243,6 +243,13 @@ def test_a_series_that_is_too_short_or_flat(tmp_path: Path) -> None:
     assert "column 'wind' is 7 in all 70 training rows" in refusal(write(tmp_path, rows))
 
 
+def test_a_season_longer_than_the_window_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    read(write(tmp_path, cells()), season=5)
+    assert "seasonal" not in capsys.readouterr().err
+    read(write(tmp_path, cells()), season=6)
+    assert "data.season=6 is more than data.window=5: no seasonal forecast" in capsys.readouterr().err
+
+
 def test_one_column_is_a_series(tmp_path: Path) -> None:
     path = tmp_path / "series.csv"
     path.write_text("rain\n" + "".join(f"{i % 7}\n" for i in range(100)), encoding="utf-8")

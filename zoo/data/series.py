@@ -178,6 +178,8 @@ class CsvSeries(Series, OwnData):
         rows = len(table.lines)
         test = rows - round(rows * self.test_fraction)
         val = test - round(rows * self.val_fraction)
+        if self.season is not None and self.season > self.window:
+            note(f"data.season={self.season} is more than data.window={self.window}: no seasonal forecast is compared.")
         note(f"{source}: {self.target} from {listed(names)}; rows {val} train, {test - val} val, {rows - test} test.")
         return torch.tensor(columns, dtype=torch.float64).T, names, val, test
 
