@@ -12,9 +12,9 @@ from zoo.data.loaders import Loader
 from zoo.errors import ZooError
 from zoo.fitting import is_foreign, readers
 from zoo.folders import MAY_CHANGE
-from zoo.report import flatten, summarize_example
+from zoo.report import first_example, flatten
 from zoo.signatures import fits, signature
-from zoo.summary import Summary
+from zoo.summary import Summary, summarize
 from zoo.tasks.base import Task
 
 
@@ -86,8 +86,9 @@ def check_sizes(network: nn.Module, data: Any, trainer: dict[str, Any]) -> None:
 
 def check_reads(task: Task, data: Any, choices: Mapping[str, str], split: str = "train") -> Summary:
     """What the task's network is made of; refuses data of which it cannot read an example."""
+    inputs = first_example(task, data, split)
     try:
-        return summarize_example(task, data, split)
+        return summarize(task.network, *inputs)
     except (ValueError, TypeError, IndexError, RuntimeError) as error:
         model, name = choices.get("model", ""), choices.get("data", "")
         facts = {fact: value for fact, value in data.facts.items() if value is not None}

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from zoo.summary import Summary, summarize
 from zoo.tasks.base import Task
@@ -69,10 +70,15 @@ def quieten_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*`dataloader_iter` step flavor.*")  # zoo/tasks/base.py says why
 
 
+def first_example(task: Task, data: Any, split: str = "train") -> tuple[Tensor, ...]:
+    """The network's arguments for the first example of a split."""
+    one = torch.zeros(1, dtype=torch.int64)
+    return task.inputs(data.splits[split].batch(0, one, one))
+
+
 def summarize_example(task: Task, data: Any, split: str = "train") -> Summary:
     """The task's network on the first example of a split."""
-    one = torch.zeros(1, dtype=torch.int64)
-    return summarize(task.network, *task.inputs(data.splits[split].batch(0, one, one)))
+    return summarize(task.network, *first_example(task, data, split))
 
 
 def print_header(choices: dict[str, str], task: Task, data: Any, folder: Path, summary: Summary) -> None:
