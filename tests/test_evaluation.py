@@ -92,6 +92,10 @@ def test_other_texts_are_read_as_in_training(small_run, tmp_path) -> None:
     folder, _ = small_run(name="pictures")
     with pytest.raises(ZooError, match=r"image_size=28 and .* choose other data, or data\.image_size=28"):
         evaluate(ckpt_path=folder, overrides=["data.image_size=32"])
+    folder, _ = small_run("model=lstm_forecaster", "data=sunspots", "task=forecasting", "model.hidden=4", name="series")
+    assert "test/rmse" in evaluate(ckpt_path=folder, overrides=["data.window=12"])
+    with pytest.raises(ZooError, match=r"horizon=1 and .* choose other data, or data\.horizon=1"):
+        evaluate(ckpt_path=folder, overrides=["data.horizon=3"])
 
 
 @pytest.mark.parametrize("limit", [0, 0.01])

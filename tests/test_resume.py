@@ -108,7 +108,16 @@ SEQUENCES = {
     "pairs, their own lengths": ["model=seq2seq", "model.hidden=16", "model.dropout=0.2", "data.batch_size=1024"],
     "snippets, crops of several lengths": ["model=gru_classifier", "data.min_length=5", "data.batch_size=1024"],
     "windows of a series": ["model=lstm_forecaster", "data.batch_size=16", "trainer.max_epochs=4"],
-    "masks, augmented": ["model=unet", "model.width=0.0625", "model.depth=2", "train_examples=96", "augment=tiles"],
+    "masks, augmented": [
+        *(
+            "model=unet",
+            "model.width=0.0625",
+            "model.depth=2",
+            "train_examples=96",
+            "data.batch_size=8",
+            "augment=tiles",
+        )
+    ],
 }
 
 

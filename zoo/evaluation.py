@@ -103,10 +103,10 @@ def with_other_data(described: dict[str, Any], words: Sequence[str]) -> tuple[di
 
 def refuse_other_shapes(trained_on: dict[str, Any], facts: dict[str, Any]) -> None:
     """Other data is welcome where the network can take it."""
-    for name in ("channels", "image_size", "num_features", "num_classes", "num_tokens", "num_source_tokens"):
+    for name in ("channels", "image_size", "num_features", "horizon", "num_classes", "num_tokens", "num_source_tokens"):
         before, now = trained_on.get(name), facts.get(name)
         if before is not None and now is not None and before != now:
-            mend = f"choose other data{f', or data.image_size={before}' if name == 'image_size' else ''}"
+            mend = "choose other data" + (f", or data.{name}={before}" if name in ("image_size", "horizon") else "")
             raise ZooError(f"This network was trained with {name}={before} and this data has {name}={now}: {mend}.")
 
 
