@@ -215,6 +215,13 @@ def test_sweep_goes_on_after_a_failed_run(elsewhere: Path, capsys: pytest.Captur
     assert last.startswith("Not all runs of the sweep are done")
 
 
+def test_a_sweep_in_a_folder_of_its_own_makes_no_other(elsewhere: Path) -> None:
+    words = [*TINY, "-m", "seed=0", "hydra.sweep.dir=mine"]
+    assert cli.main(["train", *words]) == 0
+    assert (elsewhere / "mine" / "0" / "scores.json").exists()
+    assert not Path("runs").exists()
+
+
 @pytest.mark.parametrize("words", [[], ["run_dir=runs/of/mine"]], ids=["default", "named"])
 def test_a_refused_run_leaves_no_folder(words: list[str], elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "hidden" in refused(["train", *TINY, "model.hidden=[-1]", *words], capsys)

@@ -205,10 +205,11 @@ def _train(arguments: Sequence[str], flags: dict[str, str], overrides: list[str]
         return _resume(overrides)
     if "--multirun" in flags:
         check_sweep(overrides)
-        folder = new_folder(Path("runs/multirun"))
         names = {name_of(word) for word in overrides}
-        settings = {"hydra.sweep.dir": folder, "hydra.output_subdir": "null"}
+        settings: dict[str, Any] = {"hydra.output_subdir": "null"}
         settings |= {"hydra/job_logging": "none", "hydra/hydra_logging": "none"}
+        if "hydra.sweep.dir" not in names:
+            settings["hydra.sweep.dir"] = new_folder(Path("runs/multirun"))
         more = [f"{key}={value}" for key, value in settings.items() if key not in names]
         return _through_hydra(flags, [*overrides, *more])
     if "--cfg" in flags and (flags["--cfg"] != "job" or "--package" in flags):
