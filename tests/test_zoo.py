@@ -5,7 +5,6 @@ a quarter as wide where it takes a `width`, on the first examples of the data it
 differ in their tables only, which its own tests count.
 """
 
-import copy
 import json
 import os
 import re
