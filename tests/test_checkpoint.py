@@ -12,6 +12,7 @@ from zoo.build import is_trusted
 from zoo.checkpoint import FORMAT_VERSION, AtomicCheckpointIO, find_checkpoint, find_whole, read_checkpoint
 from zoo.errors import ZooError
 from zoo.evaluation import evaluate, load
+from zoo.signals import Stopped
 
 
 class Touch:
@@ -155,6 +156,18 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(tmp_path: Path, monkeypatch
         AtomicCheckpointIO().save_checkpoint({"zoo": 2}, path)
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"], "nothing half-written may stay behind"
+
+
+def test_a_signal_while_torch_writes_is_no_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    with pytest.raises(OSError, match="No space left"):
+        AtomicCheckpointIO().save_checkpoint({"zoo": 1}, tmp_path / "last.ckpt")
+    monkeypatch.setattr(Stopped, "pending", Stopped(2, tmp_path))
+    with pytest.raises(Stopped):
+        AtomicCheckpointIO().save_checkpoint({"zoo": 1}, tmp_path / "last.ckpt")
 
 
 def test_last_keeps_its_predecessor(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from zoo.errors import ZooError
 from zoo.logs import log_sizes
+from zoo.signals import Stopped
 
 FORMAT_VERSION = 1
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
@@ -40,6 +41,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             os.replace(aside, target)
         except RuntimeError as error:
             aside.unlink(missing_ok=True)
+            if Stopped.pending is not None:  # a signal while torch wrote: torch tells of it as of a full disk
+                raise Stopped.pending from None
             if "PytorchStreamWriter" in str(error) or "enforce fail" in str(error):  # how torch tells of a full disk
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error
             raise
