@@ -80,8 +80,10 @@ def read_weights(source: str, model: str) -> Weights:
 
 def evaluated_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The network's part of a checkpoint's state: the averaged weights, where there are, else the current ones."""
-    prefix = "ema." if any(name.startswith("ema.") for name in state) else "network."
-    return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
+    found: dict[str, Tensor] = {}
+    for prefix in ("network.", "ema."):  # the average may be of a part: of a GAN's generator
+        found |= {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    return found
 
 
 def _from_torchvision(source: str, model: str) -> Weights:

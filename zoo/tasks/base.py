@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
@@ -62,6 +63,7 @@ class Task(pl.LightningModule):
         self.split = "test"  # the one being evaluated outside training,
         self.scores: dict[str, float] = {}  # and what came out
         self.window: list[tuple[Tensor, ...]] = []  # what the step logs are made from, since they were last written
+        self.draws = 0  # the key of what a loss draws for each example; by it and `position` the numbers are known
         self.engine: Engine | None = None
         self.ema: nn.Module | None = None
         if optimization is not None:
@@ -150,19 +152,25 @@ class Task(pl.LightningModule):
         epoch = engine.trainer.fit_loop.epoch_progress.current.completed
         if epoch != self.engine_epoch:
             self.engine_epoch, self.epoch_key = epoch, key(self.seed, "layers", epoch)
+            self.epoch_draws = key(self.seed, "draws", epoch)
+        self.draws = self.epoch_draws
         if batch_idx == 0:
             self.start_epoch()
         seed = self.epoch_key ^ batch_idx
         seed_layer_noise(seed)
         batch = self.prepare_batch(batch, seed)
-        loss, outputs = self.loss(self.network, batch)
-        self.window.append((loss.detach(), *self.step_values(outputs, batch)))
         logs_now = engine.step_count + 1 - self.logged_at >= self.log_every
-        if engine.step(loss, batch_idx, wants_norm=logs_now):
+        if self.optimize(engine, batch, batch_idx, wants_norm=logs_now):
             if logs_now:
                 self.write_window()
             if engine.done:
                 engine.trainer.should_stop = True
+
+    def optimize(self, engine: Engine, batch: Batch, batch_idx: int, *, wants_norm: bool) -> bool:
+        """Learn from batch `batch_idx` of the epoch; True when this completed an optimisation step."""
+        loss, outputs = self.loss(self.network, batch)
+        self.window.append((loss.detach(), *self.step_values(outputs, batch)))
+        return engine.step(loss, batch_idx, wants_norm=wants_norm)
 
     def write(self, values: dict[str, float]) -> None:
         """Log values at the current step, on the first process, straight to the loggers."""
@@ -178,19 +186,33 @@ class Task(pl.LightningModule):
             return
         engine = self.engine
         assert engine is not None
-        loss = torch.stack([kept[0] for kept in self.window]).mean().item()
+        losses = torch.stack([kept[0] for kept in self.window])
+        if not (loss := losses.mean().item()) < float("inf"):
+            raise ZooError(self.divergence(losses))
         values = {"train/loss": loss, **self.step_metrics([kept[1:] for kept in self.window]), "lr": engine.lr}
         if engine.grad_norm is not None:
             values["grad_norm"] = engine.grad_norm.item()
             engine.grad_norm = None
         self.window.clear()
         self.logged_at = engine.step_count
-        if not loss < float("inf"):
-            raise ZooError(
-                f"The training loss became {loss} by step {engine.step_count}; the last good checkpoint is kept.\n"
-                "Lower optimizer.lr, clip the gradient (trainer.gradient_clip_val=1) or lengthen the warm-up."
-            )
         self.write(values)
+
+    def divergence(self, losses: Tensor) -> str:
+        """Where a run's loss stopped being a number: `losses` are those of the batches since step `logged_at`."""
+        engine = self.engine
+        assert engine is not None
+        first = int((~losses.isfinite()).nonzero()[0]) if not losses.isfinite().all() else len(losses) - 1
+        step = min(self.logged_at + 1 + first * (engine.step_count - self.logged_at) // len(losses), engine.step_count)
+        broken = [name for name, tensor in self.network.state_dict().items() if not tensor.isfinite().all()]
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        tensors = f"{broken[0]}{more} hold no numbers any more" if broken else "all weights are still numbers"
+        names = ("last.ckpt", "best.ckpt")
+        kept = next((n for n in names if Path(self.trainer.default_root_dir, "checkpoints", n).exists()), None)
+        saved = f"checkpoints/{kept} is from before" if kept else "no checkpoint was written before"
+        return (
+            f"The training loss became {losses[first].item()} at step {step}: {tensors}; {saved}.\n"
+            "Lower optimizer.lr, clip the gradient (trainer.gradient_clip_val=1) or lengthen the warm-up."
+        )
 
     def on_train_epoch_end(self) -> None:
         self.write_window()
@@ -215,7 +237,8 @@ class Task(pl.LightningModule):
         self.split_metrics.reset()
 
     def evaluation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        seed_layer_noise(key(self.seed, "evaluation", batch_idx))  # for tasks whose loss samples: the same each epoch
+        seed_layer_noise(key(self.seed, "evaluation", batch_idx))  # the same each epoch, as are the loss's own draws:
+        self.draws = key(self.seed, "draws", "evaluation")
         loss, outputs = self.loss(self.evaluated_network, batch)
         self.split_loss.update(loss.detach(), weight=self.weight(batch))
         self.update_metrics(outputs, batch)

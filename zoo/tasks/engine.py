@@ -91,15 +91,20 @@ class Engine:
         self.multiplier = 1.0
         self.grad_norm: Tensor | None = None  # of the last step for which it was asked
 
-    def attach(self, trainer: pl.Trainer, batches_per_epoch: int) -> None:
-        """Learn from the trainer what only the run knows: its length, its precision, its strategy."""
+    def attach(self, trainer: pl.Trainer, batches_per_epoch: int, *, every: int = 1, counts: bool = True) -> None:
+        """Learn from the trainer what only the run knows: its length, its precision, its strategy.
+
+        Where two networks are trained, `every` says how many steps of the other one come before a step of this one,
+        and `counts` whose steps are those of the run.
+        """
         settings = self.settings
         self.batches_per_epoch = batches_per_epoch
-        self.steps_per_epoch = -(-batches_per_epoch // settings.accumulate)
-        by_epochs = (trainer.max_epochs or 1) * self.steps_per_epoch
+        windows = -(-batches_per_epoch // settings.accumulate)
+        self.steps_per_epoch = max(1, windows // every)
+        by_epochs = max(1, (trainer.max_epochs or 1) * windows // every)
         self.total_steps = settings.max_steps if settings.max_steps > 0 else by_epochs
         self.trainer = trainer
-        self.progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total
+        self.progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total if counts else None
         self.scaler = getattr(trainer.precision_plugin, "scaler", None)
         self.is_plain = isinstance(trainer.strategy, SingleDeviceStrategy) and self.scaler is None
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
@@ -130,20 +135,25 @@ class Engine:
         in_window = batch_index % accumulate
         if in_window == 0:
             self.optimizer.zero_grad(set_to_none=True)
+        self.backward(loss, min(accumulate, self.batches_per_epoch - (batch_index - in_window)))
+        if in_window + 1 < accumulate and batch_index + 1 < self.batches_per_epoch:
+            return False
+        self.update(wants_norm)
+        return True
+
+    def backward(self, loss: Tensor, batches: int = 1) -> None:
+        """Add the gradient of the loss of one of `batches` batches."""
         if self.penalised:
             loss = loss + self.penalty()
-        if accumulate > 1:
-            loss = loss / min(accumulate, self.batches_per_epoch - (batch_index - in_window))
+        if batches > 1:
+            loss = loss / batches
         if self.is_plain:
             loss.backward()
         else:
             self.trainer.lightning_module.manual_backward(loss)
-        if in_window + 1 < accumulate and batch_index + 1 < self.batches_per_epoch:
-            return False
-        self._update(wants_norm)
-        return True
 
-    def _update(self, wants_norm: bool) -> None:
+    def update(self, wants_norm: bool = False) -> None:
+        """One optimisation step with the gradients that are there."""
         settings, optimizer = self.settings, self.optimizer
         if self.scaler is not None:
             self.scaler.unscale_(optimizer)
@@ -165,7 +175,8 @@ class Engine:
         else:
             optimizer.step()
         self.step_count += 1
-        self.progress.ready = self.progress.completed = self.step_count
+        if self.progress is not None:
+            self.progress.ready = self.progress.completed = self.step_count
         if self.averaged is not None:
             decay = min(settings.ema_decay or 0.0, (1 + self.step_count) / (10 + self.step_count))
             torch._foreach_lerp_(self.averaged[0], self.averaged[1], 1 - decay)
