@@ -128,3 +128,13 @@ def test_a_bug_in_a_network_stays_one() -> None:
         check_reads(Regression(Buggy(), facts=data.facts), data, {"model": "mine", "data": "synthetic"})
     with pytest.raises(ZooError, match="model=resnet18 cannot read data=synthetic: a bug"):  # of tables
         check_reads(Regression(Buggy(), facts=data.facts), data, {"model": "resnet18", "data": "synthetic"})
+
+
+@pytest.mark.parametrize("facts", [{"class_names": ["a", "b"], "num_classes": 2}, {"class_names": None}])
+@pytest.mark.parametrize("task", ["reconstruction", "vae", "gan", "diffusion"])
+def test_pictures_can_be_made_with_and_without_classes(task: str, facts: dict) -> None:
+    own = {"autoencoder": "reconstruction"}
+    model = {"reconstruction": "autoencoder"}.get(task, task)
+    check_task({"model": model, "task": task, "data": "own"}, {"channels": 1, "image_size": 28, **facts})
+    with pytest.raises(ZooError, match=f"model={model} is for task={own.get(model, task)}"):
+        check_task({"model": model, "task": "classification", "data": "own"}, {"channels": 1, **facts})

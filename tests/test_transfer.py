@@ -1,11 +1,13 @@
 """Weights from elsewhere: read, put in, frozen, slowed; refused where they do not fit."""
 
+import copy
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
+from torch import nn
 
 from zoo.checkpoint import read_checkpoint
 from zoo.errors import ZooError
@@ -16,7 +18,17 @@ from zoo.models.resnet import ResNet
 from zoo.models.vgg import VGG
 from zoo.run import resume
 from zoo.swaps import swap
-from zoo.transfer import Weights, blocks, freeze, heads, prepare_inputs, put_weights, rates, read_weights
+from zoo.transfer import (
+    Weights,
+    blocks,
+    evaluated_weights,
+    freeze,
+    heads,
+    prepare_inputs,
+    put_weights,
+    rates,
+    read_weights,
+)
 
 
 def resnet(num_classes: int = 10, depth: int = 18) -> ResNet:
@@ -262,3 +274,20 @@ def test_lsuv_and_weights_exclude_each_other(small_run) -> None:
         small_run(f"model.weights={first}", "init=lsuv", name="second")
     with pytest.raises(ZooError, match=r"init=lsuv does not reach what transfer\.freeze has frozen"):
         small_run("transfer.freeze=body", "init=lsuv", name="third")
+
+
+def test_of_an_autoencoder_only_the_encoder_is_taken() -> None:
+    body = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 3))
+    autoencoder, classifier = nn.Module(), nn.Module()
+    autoencoder.encoder, autoencoder.decoder, autoencoder.mean = body, nn.Linear(3, 6), nn.Linear(3, 3)
+    classifier.encoder, classifier.head = copy.deepcopy(body), nn.Linear(3, 2)
+    for parameter in classifier.parameters():
+        nn.init.zeros_(parameter)
+    fresh = put_weights(classifier, Weights(autoencoder.state_dict(), {}, "a run"))
+    assert fresh == ["head.weight", "head.bias"]
+    assert torch.equal(classifier.encoder[1].weight, body[1].weight)
+
+
+def test_an_average_of_a_part_covers_that_part() -> None:
+    state = {"network.generator.w": 1, "network.discriminator.w": 2, "ema.generator.w": 3, "other": 4}
+    assert evaluated_weights(state) == {"generator.w": 3, "discriminator.w": 2}

@@ -15,6 +15,7 @@ from zoo.layout import options, read_option
 
 TABLE = Path(__file__).with_name("listing.json")
 _ONE_ANSWER = ("classification", "regression", "forecasting")  # the networks of one serve the others
+_MAKING = ("reconstruction", "vae", "gan", "diffusion")  # of pictures, whether or not they have classes
 # The first of these facts that data have tells their kind; with it, the tasks that take them.
 _KINDS = {
     "num_source_tokens": ("pairs", ("seq2seq",)),
@@ -22,7 +23,7 @@ _KINDS = {
     "horizon": ("series", ("forecasting", "regression")),
     "vocabulary": ("text", ("language_model",)),
     "sequence_length": ("sequences", ("classification", "regression")),
-    "channels": ("pictures", ("classification", "regression")),
+    "channels": ("pictures", ("classification", "regression", *_MAKING)),
     "num_features": ("tables", ("classification", "regression")),
 }
 _READ_TABLES = ("mlp", "softmax_regression")  # though their own data are pictures
@@ -33,9 +34,10 @@ def _kind(data: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
     has_classes = bool(data.get("class_names"))
     for fact, (kind, tasks) in _KINDS.items():
         if fact in data and not (fact == "vocabulary" and has_classes):  # languages: texts that have a class
-            if "classification" in tasks and has_classes:
-                return kind, ("classification",)
-            return kind, ("regression",) if "classification" in tasks and data.get("num_classes") == 1 else tasks
+            if "classification" in tasks and (has_classes or data.get("num_classes") == 1):
+                answer = "classification" if has_classes else "regression"
+                return kind, (answer, *(task for task in tasks if task in _MAKING))
+            return kind, tasks
     return "", ()
 
 
@@ -79,6 +81,8 @@ def check_task(choices: Mapping[str, str], data: Mapping[str, Any]) -> None:
         task in tasks for _, tasks in _KINDS.values()
     ):  # a person's own task takes what it takes
         return
+    if own in _ONE_ANSWER:
+        takes = tuple(t for t in takes if t in _ONE_ANSWER) or takes
     right = " or ".join(takes)
     if not is_foreign(model, data) and {task, *takes} <= {*_ONE_ANSWER}:
         raise ZooError(f"data={name} is for task={right}, and this is task={task}: choose task={right}.")

@@ -51,6 +51,8 @@ def read_weights(source: str, model: str) -> Weights:
         state = evaluated_weights(checkpoint["state_dict"])
         preprocessing = checkpoint["zoo"]["preprocessing"]
         preparation = {name: preprocessing[name] for name in ("mean", "std") if name in preprocessing}
+        channels = preprocessing.get("channels") or 1
+        preparation = {name: v * channels if len(v) == 1 else v for name, v in preparation.items()}  # one for all
         return Weights(state, preparation, source, checkpoint["zoo"]["class_names"])
     if not path.is_file():
         raise ZooError(
@@ -125,10 +127,16 @@ def prepare_inputs(data: Any, weights: Weights) -> None:
 def put_weights(network: nn.Module, weights: Weights, *, class_names: Sequence[str] = ()) -> list[str]:
     """Put weights into a network; the names of the parameters that stay fresh: a head's of another size or meaning.
 
+    Of an autoencoder only the encoder is taken, where the network has no decoder.
+
     The meaning is other where both class names are known and differ. Auxiliary heads that only one of the two has are
     left out. Raises ZooError where anything else does not fit.
     """
-    own = network.state_dict()
+    own, given_weights = network.state_dict(), weights.state
+    if any(name.startswith("decoder.") for name in given_weights) and not hasattr(network, "decoder"):
+        given_weights = {
+            name: w for name, w in given_weights.items() if name.startswith("encoder.")
+        }  # an autoencoder's
     fresh = {
         f"{module}.{name}" for module in heads(network) for name, _ in network.get_submodule(module).named_parameters()
     }
@@ -136,7 +144,7 @@ def put_weights(network: nn.Module, weights: Weights, *, class_names: Sequence[s
     means_other = bool(weights.class_names and class_names) and list(weights.class_names) != list(class_names)
     kept, problems = {}, []
     for name, tensor in own.items():
-        given = weights.state.get(name)
+        given = there.get(name)
         if given is not None and given.shape == tensor.shape and not (means_other and name in fresh):
             kept[name] = given
         elif name in fresh or name.partition(".")[0] in auxiliary or name.endswith("num_batches_tracked"):
@@ -145,9 +153,7 @@ def put_weights(network: nn.Module, weights: Weights, *, class_names: Sequence[s
             problems.append(f"{name} is not in it")
         else:
             problems.append(f"{name} is {_size(given)} in it and {_size(tensor)} in the network")
-    problems += [
-        f"the network has no {n}" for n in weights.state if n not in own and not _is_auxiliary(n.partition(".")[0])
-    ]
+    problems += [f"the network has no {n}" for n in there if n not in own and not _is_auxiliary(n.partition(".")[0])]
     if problems:
         more = f", and {len(problems) - 1} more like this" if len(problems) > 1 else ""
         small = str(getattr(network, "form", "")).startswith("small")

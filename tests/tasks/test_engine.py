@@ -33,9 +33,11 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
 
 
-def fit(net: nn.Module, optimization: Optimization, epochs: int = 2, tmp_path=None) -> Classification:
+def fit(
+    net: nn.Module, optimization: Optimization, epochs: int = 2, tmp_path=None, kind=Classification
+) -> Classification:
     data = Vectors(batch_size=BATCH)
-    task = Classification(net, optimization=optimization, facts={"num_classes": 3})
+    task = kind(net, optimization=optimization, facts={"num_classes": 3})
     options = {"accelerator": "cpu", "max_epochs": epochs, "max_steps": optimization.max_steps}
     trainer = make_trainer(options, folder=tmp_path, logger=False, callbacks=[])
     skip_unused_hooks(trainer, task)
@@ -154,6 +156,20 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_advice(tmp_path) -> None:
     net[0].weight.data.fill_(float("nan"))
     with pytest.raises(ZooError, match=r"loss became nan[\s\S]*optimizer\.lr"):
         fit(net, Optimization(optimizer=sgd, schedule=Constant()), tmp_path=tmp_path)
+
+
+def test_the_step_and_the_tensor_of_a_divergence_are_named(tmp_path) -> None:
+    """The weights are spoiled after two steps: the third step's loss is no number."""
+
+    class Spoiled(Classification):
+        def optimize(self, engine, batch, batch_idx, *, wants_norm):
+            if engine.step_count == 2:
+                self.network[0].bias.data[1] = float("nan")
+            return super().optimize(engine, batch, batch_idx, wants_norm=wants_norm)
+
+    told = r"became nan at step 3: 0\.weight and \d+ more hold no numbers any more; no checkpoint was written before"
+    with pytest.raises(ZooError, match=told):
+        fit(network(), Optimization(optimizer=sgd, schedule=Constant()), tmp_path=tmp_path, kind=Spoiled)
 
 
 @pytest.mark.parametrize(
