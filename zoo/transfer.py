@@ -132,11 +132,9 @@ def put_weights(network: nn.Module, weights: Weights, *, class_names: Sequence[s
     The meaning is other where both class names are known and differ. Auxiliary heads that only one of the two has are
     left out. Raises ZooError where anything else does not fit.
     """
-    own, given_weights = network.state_dict(), weights.state
-    if any(name.startswith("decoder.") for name in given_weights) and not hasattr(network, "decoder"):
-        given_weights = {
-            name: w for name, w in given_weights.items() if name.startswith("encoder.")
-        }  # an autoencoder's
+    own, there = network.state_dict(), weights.state
+    if any(name.startswith("decoder.") for name in there) and not hasattr(network, "decoder"):
+        there = {name: tensor for name, tensor in there.items() if name.startswith("encoder.")}
     fresh = {
         f"{module}.{name}" for module in heads(network) for name, _ in network.get_submodule(module).named_parameters()
     }
