@@ -1,0 +1,53 @@
+"""A hundred labels: an encoder that has seen the other digits without labels, against the same classifier from scratch.
+
+G. Hinton, R. Salakhutdinov 2006, "Reducing the dimensionality of data with neural networks", Science 313; P. Vincent
+et al. 2010, "Stacked denoising autoencoders". The convolutional autoencoder and its denoising form learn all training
+digits without their labels; a classifier with that encoder then learns ten labelled digits of each class, the encoder
+frozen or trained with it. Each way is tried at two rates, and the better one on validation stands. (The validation
+split has more labels than the training split here: it stands for knowledge of which rate is good, not for a budget.)
+
+    python -m studies.few_labels
+"""
+
+import statistics
+
+from studies.running import COLOURS, Run, figure, mean_std, train, write
+
+RATES = (0.001, 0.005)
+FEW = ("train_examples=100", "data.batch_size=20", "trainer.check_val_every_n_epoch=5", "trainer.log_every_n_steps=10")
+BODIES = ("autoencoder", "denoising_autoencoder")
+
+
+def main(seeds: int = 5, epochs: int = 60, first: tuple[str, ...] = ()) -> dict[str, dict[str, str]]:
+    """`first` are further words for the autoencoders' own training."""
+    picture, (axes,) = figure(7.5, 3.2, "Test accuracy with a hundred labels: each dot a seed")
+    ways: dict[str, tuple[str, ...]] = {"from scratch": ()}
+    for body in BODIES:
+        weights = f"model.weights={train(f'model={body}', *first).folder}"
+        ways[f"{body.replace('_', ' ')}, encoder frozen"] = (weights, "transfer.freeze=body")
+        ways[f"{body.replace('_', ' ')}, encoder trained on"] = (weights,)
+    numbers: dict[str, dict[str, str]] = {}
+    for place, (way, words) in enumerate(ways.items()):
+        recipe = ("model=encoder_classifier", *FEW, *words, f"trainer.max_epochs={epochs}")
+        tried = {rate: [train(*recipe, f"optimizer.lr={rate}", f"seed={s}") for s in range(seeds)] for rate in RATES}
+        rate = max(RATES, key=lambda rate: statistics.fmean(map(validation, tried[rate])))
+        scores = [run.scores["test/accuracy"] for run in tried[rate]]
+        axes.plot(scores, [place] * seeds, "o", color=COLOURS[place], alpha=0.8)
+        numbers[way] = {
+            "rate": str(rate),
+            "validation accuracy": mean_std([validation(run) for run in tried[rate]]),
+            "test accuracy": mean_std(scores),
+        }
+    axes.set(yticks=range(len(ways)), yticklabels=list(ways), xlabel="test accuracy")
+    axes.invert_yaxis()
+    write("few_labels", picture, numbers)
+    return numbers
+
+
+def validation(run: Run) -> float:
+    """The best validation accuracy of a run, by which its checkpoint was chosen."""
+    return max(value for _, value in run.curves["val/accuracy"])
+
+
+if __name__ == "__main__":
+    main()
