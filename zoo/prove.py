@@ -4,6 +4,9 @@ Every experiment with an `expect` is trained by the command a person would type,
 and scored a second time from its checkpoint in another process: the difference must be zero. The scores go to a JSON
 file, and the table is written from that file alone.
 
+An experiment whose `expect` names a `judge` makes pictures: the judge, an experiment that trains a classifier, is run
+first, then `zoo judge` looks at the samples, and what it measures are scores called `judged/…`.
+
 A run lives in `runs/prove/<experiment>/seed<S>-<hash of the config>/`. What is finished there is not run again, what
 was interrupted is continued. A changed config has another hash, so another folder; after a change of the code that
 matters, remove the folder.
@@ -28,6 +31,7 @@ from zoo.suggest import nearest
 FOLDER = Path("runs/prove")
 RECORD = "prove.json"  # in each run folder: the training's wall time, and what `examine` found
 TRAIN = [sys.executable, "-m", "zoo", "train"]
+JUDGE = [sys.executable, "-c", "import sys; from zoo.prove import judged; judged(sys.argv[1], sys.argv[2])"]
 EXAMINE = [sys.executable, "-c", "import sys; from zoo.prove import examine; examine(sys.argv[1], sys.argv[2])"]
 Json = dict[str, Any]
 
@@ -47,11 +51,15 @@ def main(args: Sequence[str]) -> int:
     results_file = out.with_name(out.stem.lower() + ".json")
     results = {name: entry for name, entry in read_results(results_file).items() if name in select([])}
     for experiment, expect in chosen.items():
-        runs = []
-        for seed in expect["seeds"] if seeds is None else seeds:
-            config = compose(experiment, seed)
-            proof = Proof(experiment, seed, FOLDER / experiment / f"seed{seed}-{config_hash(config)}")
-            runs.append(prove(proof, split=expect["metric"].partition("/")[0]))
+        judge = None
+        if expect.get("judge"):
+            judge = proof_of(expect["judge"], 0)
+            prove(judge, split="test")
+        split = "test" if judge else expect["metric"].partition("/")[0]
+        runs = [
+            prove(proof_of(experiment, seed), split=split, judge=judge)
+            for seed in (expect["seeds"] if seeds is None else seeds)
+        ]
         entry = summary(expect, runs)
         print(f"{experiment}: {verdict(entry)}", flush=True)
         results[experiment] = entry
@@ -116,10 +124,14 @@ def config_hash(config: Json) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
 
 
+def proof_of(experiment: str, seed: int) -> Proof:
+    return Proof(experiment, seed, FOLDER / experiment / f"seed{seed}-{config_hash(compose(experiment, seed))}")
+
+
 # One run --------------------------------------------------------------------------------------------------------------
 
 
-def prove(proof: Proof, *, split: str) -> Json:
+def prove(proof: Proof, *, split: str, judge: Proof | None = None) -> Json:
     """Train and examine, or take what a former call left: the scores of both, seconds, what the run says of itself."""
     folder = proof.folder
     record_file = folder / RECORD
@@ -128,15 +140,16 @@ def prove(proof: Proof, *, split: str) -> Json:
         record_file.write_text(json.dumps({"seconds": seconds}) + "\n", encoding="utf-8")
     record: Json = json.loads(record_file.read_text(encoding="utf-8")) if record_file.exists() else {"seconds": None}
     if "examined" not in record:
-        run = subprocess.run([*EXAMINE, str(folder), split], capture_output=True, text=True)
-        if run.returncode:
-            raise ZooError(f"Evaluating {folder} failed: {last_line(run.stderr or run.stdout)}")
-        record["examined"] = json.loads(run.stdout.splitlines()[-1])
+        record["examined"] = answer([*EXAMINE, str(folder), split], f"Evaluating {folder}")
+        record_file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    if judge is not None and "judged" not in record:
+        print(f"{proof.experiment} seed {proof.seed}: judging by {judge.experiment}", flush=True)
+        record["judged"] = answer([*JUDGE, str(folder), str(judge.folder)], f"Judging {folder}")
         record_file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     return {
         "seed": proof.seed,
-        "scores": json.loads((folder / "scores.json").read_text(encoding="utf-8")),
+        "scores": json.loads((folder / "scores.json").read_text(encoding="utf-8")) | record.get("judged", {}),
         "evaluated": record["examined"]["scores"],
         "seconds": record["seconds"],
         "folder": folder.as_posix(),
@@ -187,6 +200,14 @@ def train(proof: Proof) -> float | None:
     return None if resumed else round(time.monotonic() - started, 1)
 
 
+def answer(command: Sequence[str], what: str) -> Json:
+    """The JSON that a command prints last."""
+    run = subprocess.run(command, capture_output=True, text=True)
+    if run.returncode:
+        raise ZooError(f"{what} failed: {last_line(run.stderr or run.stdout)}")
+    return json.loads(run.stdout.splitlines()[-1])
+
+
 def last_line(text: str) -> str:
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no output")
 
@@ -216,6 +237,15 @@ def examine(folder: str, split: str) -> None:
         "scores": evaluate_checkpoint(path, split=split),
     }
     print(json.dumps(found))
+
+
+def judged(folder: str, classifier: str) -> None:
+    """Print as JSON what `zoo judge` finds of 2,000 samples, three times."""
+    from zoo.judging import judge
+    from zoo.report import quieten_lightning
+
+    quieten_lightning()
+    print(json.dumps(judge(Path(folder), Path(classifier))))
 
 
 # From runs to results -------------------------------------------------------------------------------------------------
@@ -316,9 +346,63 @@ def table(results: Json) -> str:
             f"`python train.py experiment={name}`",
         ]
         lines.append("| " + " | ".join(cells) + " |")
+    lines += judged_table({name: entry for name, entry in results.items() if entry["expect"].get("judge")})
     versions = sorted(
         {f"{k} {v}" for e in results.values() for r in e["runs"] for k, v in r["about"]["versions"].items()}
     )
     commits = sorted({str(r["about"]["commit"]) for e in results.values() for r in e["runs"]})
     lines += ["", f"Versions: {', '.join(versions)}. Commits: {', '.join(commits)}.", ""]
     return "\n".join(lines)
+
+
+def judged_table(results: Json) -> list[str]:
+    """What made pictures look like to a classifier: a line for each experiment, and one for each baseline."""
+    if not results:
+        return []
+    columns = {
+        "Fréchet": "frechet_distance",
+        "kernel": "kernel_distance",
+        "score": "score",
+        "confident": "confident_share",
+        "smallest class": "smallest_class",
+        "largest class": "largest_class",
+        "class as asked": "class_as_asked",
+        "nearest": "nearest_distance",
+        "seconds": "seconds",
+    }
+    lines = [
+        "",
+        "## Judged",
+        "",
+        "2,000 samples, three times for each seed of training, beside the test split, in the features of a classifier",
+        "of this zoo: not the FID of the literature. Confident: the share of samples it is 90 % sure of. Classes: their",
+        "share times the number of classes. Nearest: the median distance to a training picture; of held-out pictures",
+        f"it is {mean_of(next(iter(results.values())), 'nearest_distance_of_held_out'):.2f} on the first row's data.",
+        "Mean ± standard deviation over the seeds of training.",
+        "",
+        "| experiment | judge | " + " | ".join(columns) + " |",
+        "|---|---|" + "---:|" * len(columns),
+    ]
+    for name, entry in results.items():
+        cells = [spread_of(entry, column) for column in columns.values()]
+        lines.append(f"| {name} | {entry['expect']['judge']} | " + " | ".join(cells) + " |")
+    first = next(iter(results.values()))
+    for baseline in sorted({key.split("/")[1] for key in first["runs"][0]["scores"] if key.count("/") == 2}):
+        cells = [spread_of(first, f"{baseline}/{column}") for column in columns.values()]
+        lines.append(f"| *{baseline.replace('_', ' ')}* | {first['expect']['judge']} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def judged_values(entry: Json, name: str) -> list[float]:
+    return [run["scores"][f"judged/{name}"] for run in entry["runs"] if f"judged/{name}" in run["scores"]]
+
+
+def mean_of(entry: Json, name: str) -> float:
+    return statistics.fmean(judged_values(entry, name) or [float("nan")])
+
+
+def spread_of(entry: Json, name: str) -> str:
+    values = judged_values(entry, name)
+    if not values:
+        return "—"
+    return f"{statistics.fmean(values):.3g}" + (f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else "")
