@@ -37,11 +37,10 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 def require_condition(condition: Tensor | None, num_classes: int | None) -> None:
     """Refuse a network that knows classes and is told none, or the other way round."""
-    if (condition is None) != (num_classes is None):
-        wanted = (
-            "None, as the network knows no classes" if num_classes is None else f"classes from 0 to {num_classes - 1}"
-        )
-        raise ValueError(f"condition={'None' if condition is None else 'given'}: must be {wanted}")
+    if condition is not None and num_classes is None:
+        raise ValueError("condition: must be None, as the network knows no classes (conditional=False)")
+    if condition is None and num_classes is not None:
+        raise ValueError(f"condition=None: must be classes (B,) from 0 to {num_classes - 1}, as conditional=True")
 
 
 class Generator(nn.Module):

@@ -21,15 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.models.dcgan import require_condition
+
 
 def _joined(input: Tensor, condition: Tensor | None, num_classes: int | None) -> Tensor:
     """(B, F), with one-hot classes (B, K) behind it where the network knows them."""
-    if (condition is None) != (num_classes is None):
-        raise ValueError(
-            "condition: must be None, as the network knows no classes (conditional=False)"
-            if num_classes is None
-            else f"condition=None: must be classes (B,) from 0 to {num_classes - 1}, as conditional=True"
-        )
+    require_condition(condition, num_classes)
     if condition is None or num_classes is None:
         return input
     return torch.cat([input, F.one_hot(condition, num_classes).to(input.dtype)], 1)
