@@ -1,10 +1,10 @@
 """Autoencoders: an image is squeezed through a short code and made again from it.
 
 G. Hinton, R. Salakhutdinov, "Reducing the dimensionality of data with neural networks", Science 313, 2006:
-`DenseAutoencoder()` is their 784-1000-500-250-30 with logistic units and a linear code, 2,837,314 parameters. Deliberate
-deviation: there is no layer-wise pre-training by restricted Boltzmann machines, which good first weights and Adam make
-unnecessary. The first weights of dense layers are Glorot's (Glorot & Bengio 2010, section 4), with sigmoids four times
-as large, as theirs has slope 1/4 at 0; before ReLU and its kin He's (2015, 1502.01852). Biases start at 0.
+`DenseAutoencoder()` is their 784-1000-500-250-30 with logistic units and a linear code, 2,837,314 parameters.
+Deliberate deviation: no layer-wise pre-training by restricted Boltzmann machines, as Adam does without it. The first
+weights next to saturating units are Glorot's (Glorot & Bengio 2010, section 4), with sigmoids four times as large, as
+theirs has slope 1/4 at 0; next to other units He's (2015, 1502.01852). Biases start at 0.
 
 `DenseAutoencoder(widths=[], output="linear")` is the linear autoencoder. At its least squared error the decoder spans
 the subspace of the first principal components (Bourlard & Kamp 1988; Baldi & Hornik 1989). PCA's mean needs no care:
@@ -51,14 +51,18 @@ class Autoencoder(nn.Module):
     encoder: nn.Sequential
     decoder: nn.Sequential
 
-    def __init__(self, *, code: int, output: Literal["sigmoid", "linear"]) -> None:
+    def __init__(self, *, in_channels: int, image_size: int, code: int, output: Literal["sigmoid", "linear"]) -> None:
         super().__init__()
         if output not in ("sigmoid", "linear"):
             raise ValueError(f"output={output}: must be sigmoid or linear")
+        self.shape = (in_channels, image_size, image_size)
         self.code, self.output = code, output
 
     def encode(self, input: Tensor) -> Tensor:
-        """Map images (B, C, H, W) to codes (B, Z)."""
+        """Map images (B, C, H, W) to codes (B, Z). Raises ValueError for images of another size."""
+        if input.shape[1:] != self.shape:
+            wanted = ", ".join(map(str, self.shape))
+            raise ValueError(f"input of shape {tuple(input.shape)}: must be (B, {wanted})")
         return self.encoder(input)
 
     def decode(self, code: Tensor) -> Tensor:
@@ -78,7 +82,7 @@ class DenseAutoencoder(Autoencoder):
 
     `activation` follows each hidden layer and `code_activation` the code; linear is none. With `tied` the decoder's
     weights are the encoder's transposed, as in Vincent et al. 2008 and Rifai et al. 2011. Raises ValueError for
-    arguments out of range and for images of another size.
+    arguments out of range.
     """
 
     def __init__(
@@ -93,7 +97,7 @@ class DenseAutoencoder(Autoencoder):
         output: Literal["sigmoid", "linear"] = "sigmoid",
         tied: bool = False,
     ) -> None:
-        super().__init__(code=code, output=output)
+        super().__init__(in_channels=in_channels, image_size=image_size, code=code, output=output)
         self.encoder = _dense_encoder(in_channels, image_size, widths, code, activation, code_activation)
         linear = [layer for layer in self.encoder if isinstance(layer, nn.Linear)]
         layers: list[nn.Module] = []
@@ -126,7 +130,7 @@ class ConvAutoencoder(Autoencoder):
         code_activation: str = "linear",
         output: Literal["sigmoid", "linear"] = "sigmoid",
     ) -> None:
-        super().__init__(code=code, output=output)
+        super().__init__(in_channels=in_channels, image_size=image_size, code=code, output=output)
         self.encoder = _conv_encoder(in_channels, image_size, width, depth, code, activation, code_activation)
         convolutions = [layer for layer in self.encoder if isinstance(layer, nn.Conv2d)]
         channels, size = convolutions[-1].out_channels, image_size // 2**depth

@@ -65,6 +65,10 @@ class CodeStatistics(Metric):
     """code_mean, the mean activation, and active_units, the share of units that vary: whose standard deviation over the
     split is above a hundredth of the largest one's."""
 
+    count: Tensor
+    total: Tensor
+    squares: Tensor
+
     def __init__(self, units: int) -> None:
         super().__init__()
         self.add_state("count", torch.zeros(()), dist_reduce_fx="sum")
@@ -105,7 +109,7 @@ class Reconstruction(Task):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Any,
         *,
         loss: Literal["mse", "l1", "bce", "ssim"] = "mse",
         corruption: Corruption = "none",
@@ -126,9 +130,11 @@ class Reconstruction(Task):
         check_corruption(corruption, corruption_level)
         if sparsity not in SPARSITIES:
             raise ValueError(f"sparsity={sparsity}: must be one of {', '.join(SPARSITIES)}")
-        if sparsity == "kl" and not isinstance(network.encoder[-1], nn.Sigmoid):  # type: ignore[index]
-            raise ValueError("sparsity=kl: must be l1 or none for a code that is no sigmoid, as KL takes activations "
-                             "between 0 and 1; or say model.code_activation=sigmoid")
+        if sparsity == "kl" and not isinstance(network.encoder[-1], nn.Sigmoid):
+            raise ValueError(
+                "sparsity=kl: must be l1 or none for a code that is no sigmoid, as KL takes activations "
+                "between 0 and 1; or say model.code_activation=sigmoid"
+            )
         if not 0 < sparsity_target < 1:
             raise ValueError(f"sparsity_target={sparsity_target}: must lie between 0 and 1")
         for name, weight in {"sparsity_weight": sparsity_weight, "contractive_weight": contractive_weight}.items():
@@ -145,7 +151,7 @@ class Reconstruction(Task):
         seed = key(self.draws, "contraction")
         return lambda code: torch.where(uniform(seed, positions, code.shape[1]) < 0.5, -1.0, 1.0)
 
-    def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, network: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         clean, positions = batch["input"], batch["position"]
         seen = corrupt(
             *(clean, positions),
@@ -181,8 +187,9 @@ class Reconstruction(Task):
             names += ["denoised_squared_error", "corrupted_squared_error"]
         if self.contractive_weight:
             names.append("jacobian")
-        means: dict[str, Metric] = {name: MeanMetric(nan_strategy=math.nan) for name in names}
-        return MetricCollection({**means, "code": CodeStatistics(self.network.code)}, compute_groups=False)
+        units: Any = self.network.code
+        means: dict[str, Any] = {name: MeanMetric(nan_strategy=math.nan) for name in names}
+        return MetricCollection({**means, "code": CodeStatistics(units)}, compute_groups=False)
 
     def update_metrics(self, outputs: dict[str, Tensor], batch: Batch) -> None:
         images, made = batch["input"], outputs["reconstruction"]
