@@ -60,7 +60,7 @@ def kernel_distance(
     if size < 2:
         raise ValueError(f"size={size}: must be at least 2")
     values = []
-    for number in range(subsets):
+    for number in range(subsets if max(len(a), len(b)) > size else 1):  # else each subset is the whole
         x, y = (
             part[permutation(key(seed, "subset", name, number), len(part))[:size].to(part.device)].double()
             for name, part in (("a", a), ("b", b))
