@@ -38,15 +38,16 @@ def discretised_gaussian_log_likelihood(
     half = 0.5 / (levels - 1)
     precision = torch.exp(-_exact(log_scale))
     below, above = (images - half - mean) * precision, (images + half - mean) * precision
-    # The normal distribution is symmetric: of a bin right of the mean take its mirror image, where log Φ is exact.
-    right = images > mean
-    far, near = torch.where(right, -above, below), torch.where(right, -below, above)
+    # The normal distribution is symmetric: of a bin right of the mean take its mirror image, where log Φ is exact. Of
+    # the two ends take the tail that is open, and nothing off.
+    lowest, highest = images < half, images > 1 - half
+    mirrored = highest | ((images > mean) & ~lowest)
+    near, far = torch.where(mirrored, -below, above), torch.where(mirrored, -above, below)
     log_near = torch.special.log_ndtr(near)
     # log(Φ(near) − Φ(far)) without leaving logarithms; the clamp keeps bins narrower than float32 tells from −∞
     ratio = (torch.special.log_ndtr(far) - log_near).clamp_max(-1e-30)
-    inside = log_near + torch.log(-torch.expm1(ratio))
-    edge = torch.where(images < half, torch.special.log_ndtr(above), torch.special.log_ndtr(-below))
-    return torch.where((images < half) | (images > 1 - half), edge, inside).flatten(1).sum(1)
+    off = torch.log(-torch.expm1(ratio)).masked_fill(lowest | highest, 0)
+    return (log_near + off).flatten(1).sum(1)
 
 
 def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
