@@ -197,10 +197,12 @@ def find_whole(folder: Path, names: Sequence[str]) -> Path | None:
     problems: list[str] = []
     for path in paths:
         try:
-            read_checkpoint(path)
+            keeps_best = read_checkpoint(path)["zoo"]["config"].get("checkpoint", {}).get("keep_best", True)
         except ZooError as error:
             problems.append(str(error).splitlines()[0])
             continue
+        if not keeps_best and paths[0].name == BEST and not paths[0].exists():  # the run was told to keep none
+            problems.pop(0)
         if problems:
             print(*problems, f"Using {path.name}.")
         return path

@@ -23,6 +23,7 @@ from zoo.checkpoint import LAST, PREVIOUS, AtomicCheckpointIO, Checkpoints, find
 from zoo.conditions import check_continued, check_facts, check_known, check_ranges, check_reads, check_sizes
 from zoo.errors import ZooError
 from zoo.folders import held, is_first_process
+from zoo.generative_pictures import DiffusionPictures, Reconstructions, SampleGrid, VaePictures
 from zoo.logs import METRICS, MetricsCSV, TensorBoard, rewind_logs
 from zoo.mask_pictures import MaskPictures
 from zoo.network import construct, initialise, make_fast, needs_inputs
@@ -42,11 +43,15 @@ from zoo.sequence_pictures import AttentionMaps, Forecasts, TextSamples
 from zoo.signals import StopLate, stop_signals
 from zoo.tasks.base import Task
 from zoo.tasks.classification import balanced_weights
+from zoo.tasks.diffusion import Diffusion
 from zoo.tasks.engine import Optimization
 from zoo.tasks.forecasting import Forecasting
+from zoo.tasks.gan import Gan
 from zoo.tasks.language_model import LanguageModel
+from zoo.tasks.reconstruction import Reconstruction
 from zoo.tasks.segmentation import Segmentation, pixel_weights
 from zoo.tasks.seq2seq import Seq2Seq
+from zoo.tasks.vae import Vae
 from zoo.transfer import NO_TRANSFER, Weights, describe, freeze, prepare_inputs, put_weights, rates, read_weights
 
 # trainer.* keys that the engine and the task carry out; the rest goes to Lightning's Trainer
@@ -64,6 +69,10 @@ PICTURES: dict[type[Task], Callable[..., Callback]] = {
     LanguageModel: TextSamples,
     Seq2Seq: AttentionMaps,
     Forecasting: Forecasts,
+    Reconstruction: Reconstructions,
+    Vae: VaePictures,
+    Gan: SampleGrid,
+    Diffusion: DiffusionPictures,
 }
 # hooks called for every batch: those nobody implements are set to None, which Lightning skips
 BATCH_HOOKS = (
