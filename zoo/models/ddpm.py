@@ -115,75 +115,64 @@ class DDPMUNet(nn.Module):
         heads: int = 1,
         groups: int = 32,
         dropout: float = 0.1,
-        num_classes: int = 10,
+        num_classes: int | None = None,
         conditional: bool = False,
     ) -> None:
         super().__init__()
-        numbers = {"in_channels": in_channels, "image_size": image_size, "width": width, "blocks": blocks}
-        for name, value in {**numbers, "heads": heads, "groups": groups, "num_classes": num_classes}.items():
+        inputs = {"in_channels": in_channels, "image_size": image_size}
+        for name, value in {**inputs, "blocks": blocks, "heads": heads, "groups": groups}.items():
             if value < 1:
                 raise ValueError(f"{name}={value}: must be 1 or more")
+        if conditional and (num_classes is None or num_classes < 1):
+            raise ValueError(f"num_classes={num_classes}: must be 1 or more with conditional=True")
         if not multipliers or min(multipliers) < 1:
-            raise ValueError(f"multipliers={list(multipliers)}: must be one number for each level, 1 or more")
+            raise ValueError(f"multipliers={list(multipliers)}: must be a number for each level, 1 or more")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout={dropout}: must be at least 0 and below 1")
         if width % 2 or width < 4 or width % groups or width == groups:
-            # one channel a group would take away the embedding, which adds the same at all places
-            raise ValueError(f"width={width}: must be even, 4 or more, and groups={groups} times 2 or more")
+            # a group of one channel would take away the embedding, which is the same at all places
+            raise ValueError(f"width={width}: must be even, 4 or more, and twice groups={groups} or another multiple")
         widths = [width * multiplier for multiplier in multipliers]
         if any(channels % heads for channels in widths):
             raise ValueError(f"heads={heads}: must divide the widths of the levels, {widths}")
-        self.factor = 2 ** (len(widths) - 1)
+        self.halvings = len(widths) - 1
         self._check_size(image_size)
-        sizes = [image_size // 2**level for level in range(len(widths))]
+        sizes = [image_size >> level for level in range(len(widths))]
         if not set(attention) <= set(sizes):
             raise ValueError(f"attention={list(attention)}: must be among the sizes of the levels, {sizes}")
-        self.width, self.num_classes = width, num_classes if conditional else None
         embedding = 4 * width
 
-        def residual(before: int, after: int) -> ResidualBlock:
-            return ResidualBlock(before, after, embedding, groups=groups, dropout=dropout)
+        def stage(before: int, channels: int, attends: bool) -> Stage:
+            block = ResidualBlock(before, channels, embedding, groups=groups, dropout=dropout)
+            return Stage(block, Attention(channels, heads=heads, groups=groups) if attends else nn.Identity())
 
-        def stage(before: int, level: int) -> Stage:
-            attends = sizes[level] in attention
-            attending = Attention(widths[level], heads=heads, groups=groups) if attends else nn.Identity()
-            return Stage(residual(before, widths[level]), attending)
-
+        self.width, self.num_classes = width, num_classes if conditional else None
         self.time = nn.Sequential(nn.Linear(width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
-        self.condition = nn.Embedding(num_classes + 1, embedding) if conditional else None
+        self.condition = nn.Embedding(self.num_classes + 1, embedding) if self.num_classes else None
         self.activation = nn.SiLU()
         self.stem = nn.Conv2d(in_channels, width, 3, padding=1)
-        self.contracting, self.downsampling = nn.ModuleList(), nn.ModuleList()
-        copied = [width]  # channels of what the expanding path will take, the last one first
-        for level, channels in enumerate(widths):
-            befores = [copied[-1], *[channels] * (blocks - 1)]
-            self.contracting.append(nn.ModuleList(stage(before, level) for before in befores))
-            copied += [channels] * blocks
-            if level < len(widths) - 1:
-                half = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(channels, channels, 3, stride=2))
-                self.downsampling.append(half)
+        self.contracting = nn.ModuleList()
+        before, copied = width, [width]  # channels of the copies, which the expanding path takes from the end
+        for level, (channels, size) in enumerate(zip(widths, sizes, strict=True)):
+            for _ in range(blocks):
+                self.contracting.append(stage(before, channels, size in attention))
+                before = channels
                 copied.append(channels)
-        deepest = widths[-1]
-        self.middle = nn.ModuleList(
-            [
-                Stage(residual(deepest, deepest), Attention(deepest, heads=heads, groups=groups)),
-                Stage(residual(deepest, deepest), nn.Identity()),
-            ]
-        )
-        self.expanding, self.upsampling = nn.ModuleList(), nn.ModuleList()  # deepest level first
-        before = deepest
+            if level < self.halvings:
+                half = nn.Conv2d(channels, channels, 3, stride=2)
+                self.contracting.append(nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), half))
+                copied.append(channels)
+        self.middle = nn.ModuleList(stage(before, before, attends) for attends in (True, False))
+        self.expanding = nn.ModuleList()
         for level in reversed(range(len(widths))):
-            stages = nn.ModuleList()
             for _ in range(blocks + 1):
-                stages.append(stage(before + copied.pop(), level))
+                self.expanding.append(stage(before + copied.pop(), widths[level], sizes[level] in attention))
                 before = widths[level]
-            self.expanding.append(stages)
             if level:
                 twice = nn.Upsample(scale_factor=2, mode="nearest")
-                self.upsampling.append(nn.Sequential(twice, nn.Conv2d(before, before, 3, padding=1)))
-        self.head = nn.Sequential(
-            nn.GroupNorm(groups, width, EPS), nn.SiLU(), nn.Conv2d(width, in_channels, 3, padding=1)
-        )
+                self.expanding.append(nn.Sequential(twice, nn.Conv2d(before, before, 3, padding=1)))
+        last = nn.Conv2d(width, in_channels, 3, padding=1)
+        self.head = nn.Sequential(nn.GroupNorm(groups, width, EPS), nn.SiLU(), last)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -191,47 +180,42 @@ class DDPMUNet(nn.Module):
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 ends = name.endswith((".conv2", ".attention.output")) or name == "head.2"
                 nn.init.xavier_uniform_(layer.weight, gain=1e-5 if ends else 1.0)
-                nn.init.zeros_(layer.bias)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
 
     def _check_size(self, size: int) -> None:
-        if size % self.factor:
-            below = size // self.factor * self.factor
-            near = f"{below} or {below + self.factor}" if below else f"{self.factor}"
-            raise ValueError(
-                f"image_size={size}: must be a multiple of {self.factor}, as {near}, "
-                "to be halved once for each of the multipliers after the first"
-            )
+        factor = 2**self.halvings
+        if size % factor:
+            below = size // factor * factor
+            near = f"{below} or {below + factor}" if below else factor
+            times = f"to be halved {self.halvings} times, once less than there are multipliers"
+            raise ValueError(f"image_size={size}: must be a multiple of {factor}, as {near}, {times}")
 
     def forward(self, noisy: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
         """Map images (B, C, H, W) at times (B,), whole numbers or not, and of classes (B,) int64, to (B, C, H, W).
 
-        Times and classes may be on the CPU. A conditional network needs classes: `num_classes` is none of them.
+        Times and classes may lie on the CPU. A conditional network needs classes; `num_classes` is none of them.
         """
         for size in noisy.shape[2:]:
             self._check_size(size)
         embedded = self.time(sinusoids(time.to(noisy.device), self.width).to(noisy.dtype))  # (B, E)
-        if (condition is None) != (self.condition is None):
-            wanted = "None" if self.condition is None else f"a class for each image; {self.num_classes} for none"
-            raise ValueError(f"condition={condition}: must be {wanted}")
-        if self.condition is not None and condition is not None:
+        if self.condition is None:
+            if condition is not None:
+                raise ValueError(f"condition of {len(condition)} images: must be None without conditional=True")
+        elif condition is None:
+            raise ValueError(f"condition=None: must be a class for each image; {self.num_classes} for none")
+        else:
             embedded = embedded + self.condition(condition.to(noisy.device))
         embedded = self.activation(embedded)
         x = self.stem(noisy)
         copies = [x]
-        for level, stages in enumerate(self.contracting):
-            for stage in stages:
-                x = stage(x, embedded)
-                copies.append(x)
-            if level < len(self.downsampling):
-                x = self.downsampling[level](x)
-                copies.append(x)
+        for layer in self.contracting:
+            x = layer(x, embedded) if isinstance(layer, Stage) else layer(x)
+            copies.append(x)
         for stage in self.middle:
             x = stage(x, embedded)
-        for level, stages in enumerate(self.expanding):
-            for stage in stages:
-                x = stage(torch.cat([x, copies.pop()], 1), embedded)
-            if level < len(self.upsampling):
-                x = self.upsampling[level](x)
+        for layer in self.expanding:
+            x = layer(torch.cat([x, copies.pop()], 1), embedded) if isinstance(layer, Stage) else layer(x)
         return self.head(x)
 
 
