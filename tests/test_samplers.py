@@ -86,6 +86,8 @@ def test_chains_equal_diffusers(name: str, sampler: str, certify_row: Callable[.
         assert x0.std() > 0.1
         outputs = max(outputs, relative(x0, x))  # the last x₀ is the picture
         ends = [torch.autograd.grad(y.square().mean(), start)[0] for y, start in ((x0, ours), (x, twin))]
+        assert ends[1].abs().max() > 1e-6
+        assert ends[1].isfinite().all()
         gradients = max(gradients, ((ends[0] - ends[1]).abs().max() / ends[1].abs().max()).item())
     certify_row(
         f"sampler {sampler}, {name} schedule",

@@ -314,7 +314,7 @@ def test_the_schedule_is_no_weight_and_follows_precision() -> None:
         ({"sampler": "ddpm", "variance": "learned"}, "variance=learned: must be fixed_small or fixed_large"),
         ({"guidance": 3.0}, "guidance=3.0: must be 1, as this network is not told classes"),
         ({"guidance": -1.0, "network": 3}, "guidance=-1.0: must be 0 or more"),
-        ({"guidance": 3.0, "condition_dropout": 0.0, "network": 3}, "guidance=3.0: must be 1, as with condition_dropout"),
+        ({"guidance": 3.0, "condition_dropout": 0.0, "network": 3}, "guidance=3.0: must be 1, as with condition_drop"),
         ({"facts": {**FACTS, "mean": [0.0]}}, r"data.mean=\[0.0\]: must be \[0.5\] here"),
     ],
 )  # fmt: skip
