@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 
 def small_run(folder: Path, *words: str) -> Path:
     folder.mkdir()
-    overrides = [*words, *SMALL, "data.eval_batch_size=40"]
+    overrides = [*SMALL, "trainer.max_epochs=1", "data.eval_batch_size=40", *words]
     choices = {"data": "synthetic"} | dict(word.split("=", 1) for word in words if word.startswith("model="))
     train(compose_config(overrides), folder, choices=choices, command=["train.py", *overrides])
     return folder
@@ -43,11 +43,13 @@ def small_run(folder: Path, *words: str) -> Path:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A generator that is told the class, one that is not, and a classifier, on the same made-up pictures."""
     folder = tmp_path_factory.mktemp("runs")
+    unet = ("model.width=4", "model.multipliers=[1]", "model.attention=[]")
     tiny = ("model.hidden=[16]", "model.latent_size=4")
     return {
         "cvae": small_run(folder / "cvae", "model=cvae", *tiny, "train_examples=100"),
-        "vae": small_run(folder / "vae", "model=vae", *tiny, "trainer.max_epochs=1"),
+        "vae": small_run(folder / "vae", "model=vae", *tiny),
         "lenet5": small_run(folder / "lenet5", "model=lenet5"),
+        "diffusion": small_run(folder / "diffusion", "model=diffusion", *unet, "train_examples=32"),
     }
 
 
@@ -137,7 +139,7 @@ def test_what_is_written_and_printed_names_the_classifier(
         assert f"\n{name}: frechet_distance {measured['frechet_distance']['mean']:.4g} ±" in printed
     again = judged(tmp_path / "again", *words)
     for other in (record, again):
-        del other["samples"]["sampling_seconds"]
+        del other["samples"]["seconds"]
     assert again == record
 
 
@@ -163,13 +165,28 @@ def test_classes_the_generator_does_not_have_are_not_counted(
         "frechet_distance",
         "kernel_distance",
         "score",
-        "sampling_seconds",
+        "seconds",
         "nearest_distance",
         "closest_distance",
     ]
     assert list(record["samples"]) == measured
     assert record["class_balance"] == {}
     assert "missing_classes" not in capsys.readouterr().out
+
+
+def test_diffusion_is_sampled_as_asked_and_the_record_says_how(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (f"ckpt_path={runs['diffusion']}", f"features={runs['lenet5']}", "n=4", "baselines=false")
+    record = judged(tmp_path / "out", *words, "steps=2", "guidance=1.5", "eta=0.5")
+    assert record["generator"]["sampling"] == {"steps": 2, "sampler": "ddim", "guidance": 1.5, "eta": 0.5}
+    assert "pictures of test, steps 2, sampler ddim, guidance 1.5, eta 0.5\n" in capsys.readouterr().out
+    task, _, _ = read_generator(str(runs["diffusion"]), {"steps": 3})
+    assert task.steps == 3
+    with pytest.raises(ZooError, match=r"steps=2: sampler=ddpm goes through all 1000 steps; say sampler=ddim."):
+        main([*words, "steps=2", "sampler=ddpm"])
+    with pytest.raises(ZooError, match="sampler=dpm"):
+        main([*words, "sampler=dpm"])
 
 
 # Pictures -------------------------------------------------------------------------------------------------------------

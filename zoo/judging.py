@@ -202,6 +202,7 @@ def judgement(
             f"warning: {fewest:,} pictures are few for the covariance of {width:,} features: frechet_distance comes "
             "out too large, and compares only with those of as many. kernel_distance is not biased."
         )
+    settings = {name: getattr(task, name) for name in SAMPLING if hasattr(task, name)}
     rows: dict[str, list[dict[str, float]]] = {"samples": []}
     numbers, predictions = torch.arange(n), []
     for current in range(seed, seed + seeds):
@@ -215,7 +216,7 @@ def judgement(
         found = measure(seen, seen_real, names_classes=bool(extractor.class_names))
         if extractor.class_names and (asked := task.classes(numbers)) is not None:
             found["class_as_asked"] = share(predictions[-1] == asked)
-        found |= {"sampling_seconds": seconds}
+        found |= {"seconds": seconds}
         found |= {"nearest_distance": distances.median().item(), "closest_distance": distances.min().item()}
         rows["samples"].append(found)
         if current == seed:
@@ -229,7 +230,7 @@ def judgement(
         balance = dict(zip(extractor.class_names, shares.tolist(), strict=True))
     summaries = {name: summary(found) for name, found in rows.items()}
     record = {
-        "generator": {"run": run, "task": type(task).__name__, "sampling": dict(sampling or {})},
+        "generator": {"run": run, "task": type(task).__name__, "sampling": settings},
         "features": extractor.name,
         "feature_count": width,
         "split": split,
@@ -276,7 +277,9 @@ def summary(rows: Sequence[dict[str, float]]) -> dict[str, dict[str, Any]]:
 def lines(record: dict[str, Any]) -> Iterator[str]:
     """The record as plain lines."""
     yield f"features: {record['features']}, {record['feature_count']:,} numbers a picture"
-    yield f"{record['n']:,} samples of each seed against {record['real_pictures']:,} pictures of {record['split']}"
+    settings = "".join(f", {name} {value}" for name, value in record["generator"]["sampling"].items())
+    real = f"{record['real_pictures']:,} pictures of {record['split']}"
+    yield f"{record['n']:,} samples of each seed against {real}{settings}"
     for name, value in record["samples"].items():
         yield f"{name} {_with_spread(value)}"
     if record["class_balance"]:
@@ -379,6 +382,11 @@ def read_generator(
     wants_gpu = torch.cuda.is_available() and config["trainer"]["accelerator"] != "cpu"
     device = torch.device("cuda" if wants_gpu else "cpu")
     task: Any = make_task(config, network, data)
+    if config["task"].get("sampler") == "ddpm" and (lost := sampling.keys() & {"steps", "eta"}):
+        name = min(lost)
+        raise ZooError(
+            f"{name}={sampling[name]}: sampler=ddpm goes through all {task.timesteps} steps; say sampler=ddim."
+        )
     return task.to(device).eval(), data, device
 
 
