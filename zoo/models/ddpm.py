@@ -217,6 +217,3 @@ class DDPMUNet(nn.Module):
         for layer in self.expanding:
             x = layer(torch.cat([x, copies.pop()], 1), embedded) if isinstance(layer, Stage) else layer(x)
         return self.head(x)
-
-
-ddpm = DDPMUNet
