@@ -79,8 +79,9 @@ def main(widths: Sequence[int] = WIDTHS, *words: str) -> dict[str, dict[str, flo
     images = digits()
     flat, test = images["train"].flatten(1), images["test"]
     numbers: dict[str, dict[str, float]] = {}
+    mean, components = principal_components(flat, max(*widths, *MODELS.values()))
     for width in widths:
-        made = reconstructed(test.flatten(1), *principal_components(flat, width)).view(test.shape)
+        made = reconstructed(test.flatten(1), mean, components[:, :width]).view(test.shape)
         numbers[f"PCA, {width}"] = scores(made, test.double())
     picture, (axis,) = figure(6, 3.8, "Squared error of a test digit by width of the code")
     errors = [numbers[f"PCA, {width}"]["squared_error"] for width in widths]
@@ -89,7 +90,7 @@ def main(widths: Sequence[int] = WIDTHS, *words: str) -> dict[str, dict[str, flo
         run = train(f"model={model}", f"model.code={width}", "task.loss=mse", *words)
         found = {name: run.scores[f"test/{name}"] for name in ("squared_error", "ssim")}
         if model == "linear_autoencoder":
-            between = angles(decoder_weights(run), principal_components(flat, width)[1])
+            between = angles(decoder_weights(run), components[:, :width])
             found |= {"largest principal angle with PCA, degrees": between[0]}
         numbers[f"{model}, {width}"] = found
         axis.plot(width, found["squared_error"], "s", color=colour, label=model)
