@@ -1,13 +1,28 @@
-"""`zoo sample`: let a trained network write. A language model goes on with a prompt, a seq2seq network answers one.
+"""`zoo sample`: let a trained network write or draw. A language model goes on with a prompt, a seq2seq network answers
+one, a VAE, a GAN or a diffusion network makes pictures, an autoencoder gives pictures back.
 
 zoo sample ckpt_path=runs/lstm-moby_dick/2026-01-31_12-00-00 prompt="Call me" temperature=0.5
 zoo sample ckpt_path=runs/seq2seq-dates/2026-01-31_12-00-00 prompt="3 May 2021" beam=4
+zoo sample ckpt_path=runs/diffusion-digits/2026-01-31_12-00-00 class=3 steps=20
+zoo sample ckpt_path=runs/vae-digits/2026-01-31_12-00-00 what=traversal
 
-Keys: prompt (a language model begins a line without one), length (400 tokens; an answer may end before), out (a file to
-write to, instead of the screen), trust (false). For language models temperature (0.8; low is safe, high is wild), top_k
-and top_p (null; draw from the k most likely tokens, from the most likely that hold the share p), n (1, how many texts),
-seed (0; the same seed writes the same); `<unk>` is never written. For seq2seq networks beam (1, greedy; how many
-answers are followed at a time).
+Keys for text: prompt (a language model begins a line without one), length (400 tokens; an answer may end before), out
+(a file to write to, instead of the screen), trust (false). For language models temperature (0.8; low is safe, high is
+wild), top_k and top_p (null; draw from the k most likely tokens, from the most likely that hold the share p), n (1, how
+many texts), seed (0; the same seed writes the same); `<unk>` is never written. For seq2seq networks beam (1, greedy;
+how many answers are followed at a time).
+
+Keys for pictures: what, which is one of
+- samples (VAE, GAN, diffusion; n=64), new pictures; a conditional network's are of the classes in turn;
+- reconstructions (autoencoder, VAE; n=32), test pictures over what the network makes of them, and of a denoising one
+  the corrupted ones between;
+- traversal (VAE; n=10), each of the n latent dimensions that carry most, from -3 to 3, from one test picture;
+- interpolation (VAE, GAN, diffusion by DDIM; n=8), rows from one picture to another; a VAE's are test pictures;
+- film (diffusion; n=3), a test picture that turns to noise, then for each of n samples how it comes of noise.
+Further n, seed (0; what is drawn, and which test pictures are shown), class (a name or number, or several with commas:
+in turn); of diffusion networks steps, eta, guidance, sampler (ddim or ddpm), else as in training; out (a folder, or a
+name without ending; else the folder samples of the run); trust. Written are a grid (.png) and arrays (.npz): pictures
+as uint8 (…, height, width, channels), classes, seed, settings.
 """
 
 from collections.abc import Sequence
@@ -24,6 +39,7 @@ from zoo.data.text import UNKNOWN, encode, tokenize
 from zoo.decoding import END, beam_search, check_sampling, generate
 from zoo.errors import ZooError
 from zoo.evaluation import load_weights
+from zoo.making import MAKES, make
 from zoo.network import construct
 from zoo.randomness import key
 from zoo.report import write_whole
@@ -33,18 +49,28 @@ from zoo.tasks.seq2seq import Seq2Seq
 
 KEYS: dict[str, Any] = {"ckpt_path": None, "prompt": "", "length": 400, "temperature": 0.8, "top_k": None}
 KEYS |= {"top_p": None, "n": 1, "seed": 0, "beam": 1, "out": None, "trust": False}
-LEAST = {"length": 1, "top_k": 1, "n": 1, "seed": 0, "beam": 1}  # the whole numbers
-ONLY = {LanguageModel: ("temperature", "top_k", "top_p", "n", "seed"), Seq2Seq: ("beam",)}
+KEYS |= {"what": None, "class": None, "steps": None, "eta": None, "guidance": None, "sampler": None}
+LEAST = {"length": 1, "top_k": 1, "n": 1, "seed": 0, "beam": 1, "steps": 1}  # the whole numbers
+ONLY: dict[type, tuple[str, ...]] = {
+    LanguageModel: ("temperature", "top_k", "top_p", "n", "seed", "prompt", "length"),
+    Seq2Seq: ("beam", "prompt", "length"),
+    **{task: ("what", *dict.fromkeys(key for keys in makes.values() for key in keys)) for task, makes in MAKES.items()},
+}
 
 
 def main(args: Sequence[str]) -> int:
-    """Write one or more texts to the screen or to a file."""
+    """Write texts to the screen or to a file, or pictures to files."""
     own = parse(args)
-    network, task, preprocessing = trained(own)
+    path, checkpoint, task = described(own)
+    kind = next(kind for kind in ONLY if issubclass(task, kind))
     for name in own:
-        if any(name in names and not issubclass(task, kind) for kind, names in ONLY.items()):
-            takes = ", ".join(next(names for kind, names in ONLY.items() if issubclass(task, kind)))
+        if name not in ONLY[kind] and any(name in names for names in ONLY.values()):
+            takes = ", ".join(ONLY[kind])
             raise ZooError(f"{name}={own[name]}: this network is of task {task.__name__}, which takes {takes}.")
+    if kind in MAKES:
+        make(own, checkpoint, path, kind)
+        return 0
+    network, preprocessing = trained(path, checkpoint, task)
     options = {**KEYS, **own}
     if issubclass(task, LanguageModel):
         texts = continuations(network, preprocessing, options)
@@ -83,7 +109,7 @@ def parse(args: Sequence[str]) -> dict[str, Any]:
             if not value.isdecimal() or int(value) < LEAST[name]:
                 raise ZooError(f"{name}={value}: must be a whole number, at least {LEAST[name]}.")
             own[name] = int(value)
-        elif name in ("temperature", "top_p") and value is not None:
+        elif name in ("temperature", "top_p", "eta", "guidance") and value is not None:
             try:
                 own[name] = float(value)
             except ValueError:
@@ -98,30 +124,36 @@ def parse(args: Sequence[str]) -> dict[str, Any]:
         raise ZooError(str(error)) from None
     if own.get("ckpt_path") is None:
         raise ZooError("Which network? zoo sample ckpt_path=<run folder or checkpoint file> prompt=…")
-    return own
+    return {name: value for name, value in own.items() if value is not None}
 
 
-def trained(own: dict[str, Any]) -> tuple[nn.Module, type, dict[str, Any]]:
-    """The evaluated network of a checkpoint, its task, and what turns text into tokens."""
+def described(own: dict[str, Any]) -> tuple[Path, dict[str, Any], type]:
+    """The checkpoint that is meant: its path, what it holds, and its task."""
     path = find_checkpoint(Path(own["ckpt_path"]))
-    described = (checkpoint := read_checkpoint(path))["zoo"]
+    config = (checkpoint := read_checkpoint(path))["zoo"]["config"]
     if not own.get("trust"):
-        refuse_untrusted(described["config"], str(path))
+        refuse_untrusted(config, str(path))
     try:
-        task = get_class(described["config"]["task"]["_target_"])
+        task = get_class(config["task"]["_target_"])
     except ImportError as error:  # one that trust=true lets through
         raise ZooError(f"task: {error}") from None
-    if not issubclass(task, (LanguageModel, Seq2Seq)):
+    if not issubclass(task, tuple(ONLY)):
         raise ZooError(
-            f"{path} does not write: its task is {task.__name__}. zoo sample takes language models, such as "
-            "model=lstm, and networks from sequence to sequence, such as model=seq2seq."
+            f"{path} makes nothing: its task is {task.__name__}. zoo sample takes language models, such as model=lstm, "
+            "networks from sequence to sequence, such as model=seq2seq, and those that make pictures, as model=vae."
         )
+    return path, checkpoint, task
+
+
+def trained(path: Path, checkpoint: dict[str, Any], task: type) -> tuple[nn.Module, dict[str, Any]]:
+    """The evaluated network of a checkpoint, and what turns text into tokens."""
+    described = checkpoint["zoo"]
     vocabulary = "vocabulary" if issubclass(task, LanguageModel) else "source_vocabulary"
     if not described["preprocessing"].get(vocabulary):
         raise ZooError(f"{path} holds no {vocabulary}: it was trained on data of numbered tokens without names.")
     network = construct(described["config"])
     load_weights(network, checkpoint["state_dict"], path)
-    return network.eval(), task, described["preprocessing"]
+    return network.eval(), described["preprocessing"]
 
 
 def continuations(network: nn.Module, preprocessing: dict[str, Any], options: dict[str, Any]) -> list[str]:
