@@ -451,6 +451,14 @@ def test_scores_of_a_split_by_hand(conditional: bool) -> None:
     )
 
 
+def test_label_smoothing_is_the_discriminators_alone() -> None:
+    plain, smooth = make(Tiny()).eval(), make(Tiny(), label_smoothing=0.2).eval()
+    batch = {"input": torch.rand(5, 1, 4, 4), "target": torch.zeros(5).long(), "position": torch.arange(5)}
+    (_, before), (_, after) = (task.loss(task.network, batch) for task in (plain, smooth))
+    more = 0.2 * plain.network.discriminator(batch["input"]).mean()
+    torch.testing.assert_close(after["losses"] - before["losses"], torch.stack((more, 0 * more)).detach())
+
+
 def test_compared_pictures_are_bounded_and_the_same_whatever_the_batches() -> None:
     count = PICTURES + 500
     generator = torch.Generator().manual_seed(0)
