@@ -29,11 +29,13 @@ VERBS = {
     "evaluate": "score a run folder or a checkpoint file",
     "list": "show what there is to choose from: zoo list [pattern]",
     "inspect": "look inside a network: filters, statistics by layer, receptive fields, Grad-CAM",
-    "sample": "let a trained network write: zoo sample ckpt_path=… prompt=…",
+    "sample": "let a trained network write or make pictures: zoo sample ckpt_path=… prompt=… or n=…",
+    "judge": "let a classifier judge what a generator makes: zoo judge ckpt_path=… features=…",
     "prove": "train experiments and compare them with what they promise: zoo prove [pattern]",
 }
 # verbs that read their own words; the module's docstring is the help
-MODULES = {"list": "zoo.listing", "inspect": "zoo.inspection", "sample": "zoo.sampling", "prove": "zoo.prove"}
+MODULES = {"list": "zoo.listing", "inspect": "zoo.inspection", "sample": "zoo.sampling", "judge": "zoo.judging"}
+MODULES |= {"prove": "zoo.prove"}
 EXAMPLES = {
     "train": """\
 python train.py                                              LeNet-5 on real digits

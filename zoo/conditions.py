@@ -16,6 +16,7 @@ from zoo.report import first_example, flatten
 from zoo.signatures import fits, signature
 from zoo.summary import Summary, summarize
 from zoo.tasks.base import Task
+from zoo.transfer import NO_TRANSFER
 
 
 def check_ranges(config: dict[str, Any]) -> None:
@@ -33,6 +34,10 @@ def check_ranges(config: dict[str, Any]) -> None:
         raise ZooError("init=lsuv would overwrite model.weights: choose one of them")
     if config.get("transfer", {}).get("freeze", "nothing") != "nothing" and "LSUV" in config["init"]["_target_"]:
         raise ZooError("init=lsuv does not reach what transfer.freeze has frozen: choose one of them")
+    if config["task"]["_target_"] == "zoo.tasks.gan.Gan":
+        for name, value in config.get("transfer", {}).items():
+            if value != NO_TRANSFER[name]:
+                raise ZooError(f"transfer.{name}={value}: must be {NO_TRANSFER[name]} for a GAN, which has no one head")
     if (config["trainer"]["max_epochs"] or -1) < 1 and config["trainer"]["max_steps"] < 1:
         raise ZooError("trainer.max_epochs and trainer.max_steps: one of them must be at least 1")
 

@@ -39,8 +39,12 @@ def needs_inputs(config: dict[str, Any]) -> bool:
 
 
 def make_fast(network: nn.Module) -> nn.Module:
-    """Channels last; on CUDA also compilation in place, which keeps the keys of the state dict."""
+    """Channels last; on CUDA also compilation in place, which keeps the keys of the state dict.
+
+    Of a GAN only the generator is compiled: a gradient penalty differentiates the discriminator twice, which compiled
+    code cannot.
+    """
     network = network.to(memory_format=torch.channels_last)
     if torch.cuda.is_available():
-        network.compile()
+        getattr(network, "generator", network).compile()
     return network

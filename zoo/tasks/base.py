@@ -133,11 +133,15 @@ class Task(pl.LightningModule):
         trainer = self.trainer
         assert self.engine is not None
         self.train()
-        self.engine.attach(trainer, int(trainer.num_training_batches))
+        self.attach(self.engine, trainer)
         self.engine_epoch, self.epoch_key = -1, 0
         self.logged_at = self.engine.step_count
         if self.engine.done:
             trainer.should_stop = True
+
+    def attach(self, engine: Engine, trainer: pl.Trainer) -> None:
+        """Tell the engine what only the run knows."""
+        engine.attach(trainer, int(trainer.num_training_batches))
 
     def training_step(self, dataloader_iter: Iterator[tuple[Batch, int, int]]) -> None:
         """One batch. Lightning hands over its iterator when the argument has this name, and saves itself 90 µs a step.

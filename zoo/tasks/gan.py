@@ -13,6 +13,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
@@ -206,13 +207,11 @@ class Gan(Generative):
         assert self.discriminator_engine is not None
         return [self.engine.optimizer, self.discriminator_engine.optimizer]
 
-    def on_train_start(self) -> None:
-        super().on_train_start()
-        assert self.engine is not None
+    def attach(self, engine: Engine, trainer: pl.Trainer) -> None:
         assert self.discriminator_engine is not None
-        batches = int(self.trainer.num_training_batches)
-        self.engine.attach(self.trainer, batches, every=self.n_critic)
-        self.discriminator_engine.attach(self.trainer, batches, counts=False)
+        batches = int(trainer.num_training_batches)
+        engine.attach(trainer, batches, every=self.n_critic)
+        self.discriminator_engine.attach(trainer, batches, counts=False)
         steps = self.discriminator_engine.total_steps
         if steps < self.n_critic:
             raise ZooError(
