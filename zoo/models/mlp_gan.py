@@ -29,7 +29,7 @@ def _joined(input: Tensor, condition: Tensor | None, num_classes: int | None) ->
     require_condition(condition, num_classes)
     if condition is None or num_classes is None:
         return input
-    return torch.cat([input, F.one_hot(condition, num_classes).to(input.dtype)], 1)
+    return torch.cat([input, F.one_hot(condition, num_classes).to(input)], 1)
 
 
 class Generator(nn.Module):
