@@ -104,6 +104,7 @@ def test_the_classifier_has_the_autoencoder_s_encoder_and_a_linear_head(kind: st
     assert left.missing_keys == ["head.weight", "head.bias"]
     expected = network.encode(images) @ classifier.head.weight.T + classifier.head.bias
     torch.testing.assert_close(classifier(images), expected)
+    assert classifier.head.weight.std().item() == pytest.approx(0.01, rel=0.5)  # of 28 weights
 
 
 def largest_angle(first: np.ndarray, second: np.ndarray) -> float:

@@ -148,7 +148,8 @@ class EncoderClassifier(nn.Module):
     """An autoencoder's encoder, with the same names of its weights, and a linear head on the code.
 
     `kind` dense takes the arguments of `DenseAutoencoder`, conv those of `ConvAutoencoder`; the other kind's are left
-    aside. Raises ValueError as they do.
+    aside. The head starts near 0: the units of a learnt code have deviations of 2 and means as large, and with He's
+    weights their logits would take a hundred steps to undo. Raises ValueError as they do.
     """
 
     def __init__(
@@ -176,6 +177,7 @@ class EncoderClassifier(nn.Module):
             self.encoder = _conv_encoder(in_channels, image_size, width, depth, code, activation, code_activation)
         self.head = nn.Linear(code, num_classes)
         _initialise(self, activation)
+        nn.init.normal_(self.head.weight, 0, 0.01)
 
     def forward(self, input: Tensor) -> Tensor:
         """Map images (B, C, H, W) to logits (B, K)."""
