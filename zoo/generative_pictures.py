@@ -143,12 +143,12 @@ class GenerativePictures(Pictures):
         """Always the same `count` pictures or, conditional, `each` of every class in a row; at most 12 classes."""
         if not task.conditional:
             images = task.sample(torch.arange(count, device=task.device), seed=SEED)
-            return grids([("", images, even_columns(count, 1))], title=f"Samples · {count}, always of the same seed")
+            return grids([("", images, even_columns(count, 1))], title=f"Samples · {count}, always of one seed")
         classes = min(12, self.facts["num_classes"])
         condition = torch.arange(classes, device=task.device).repeat_interleave(each)
         images = task.sample(torch.arange(len(condition), device=task.device), seed=SEED, condition=condition)
         names = [_name(label, self.facts.get("class_names")) for label in range(classes)]
-        title = f"Samples · {each} of each class, always of the same seed"
+        title = f"Samples · {each} of each class" + (", the first 12" if classes < self.facts["num_classes"] else "")
         return grids([("", images, each)], title=title, names=names)
 
 
