@@ -74,6 +74,9 @@ def assembled(model: str, *words: str, data: str | None = None, full: bool = Fal
         more = [f"data={data}"] if data else []
         cfg = compose("train", overrides=[f"model={model}", *more, *words], return_hydra_config=True)
     chosen = cfg.hydra.runtime.choices["data"]
+    # a network that makes pictures states the range of their pixels
+    given = {name: cfg.data[name] for name in ("mean", "std") if cfg.data.get(name) is not None}
+    data_words += [f"data.{name}={list(values)}" for name, values in given.items()]
     OmegaConf.set_struct(cfg, False)
     del cfg["hydra"]
     cfg.data, module = data_of(chosen, *data_words)

@@ -4,6 +4,7 @@ Everything is read from the config files, except what only a built network tells
 `zoo/listing.json`, which `zoo list write=true` makes and a test holds against the networks.
 """
 
+import copy
 import fnmatch
 import json
 import shutil
@@ -154,9 +155,10 @@ def count_model(name: str, read: dict[str, Any]) -> dict[str, Any]:
     if choices["data"] not in read:
         read[choices["data"]] = build(to_plain(cfg.data), "data")()
         read[choices["data"]].setup("fit")
-    data = read[choices["data"]]
+    data = copy.copy(read[choices["data"]])
     fill_facts(cfg, data)
     config = to_plain(cfg)
+    data.facts = {name: config["data"].get(name, value) for name, value in data.facts.items()}  # as this model has them
     with torch.device("meta"):
         network = construct(config)
     summary = summarize_example(make_task(config, network, data), data)

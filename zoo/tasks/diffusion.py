@@ -50,7 +50,7 @@ class LossByTime(Metric):
         """Losses and times (B,) of a batch."""
         part = time * PARTS // self.timesteps
         belongs = (part[:, None] == torch.arange(PARTS, device=part.device)).float()  # (B, PARTS)
-        self.total += losses.float() @ belongs
+        self.total += (losses.float()[:, None] * belongs).sum(0)  # not a product of matrices, which would be in bf16
         self.count += belongs.sum(0)
 
     def compute(self) -> dict[str, Tensor]:
