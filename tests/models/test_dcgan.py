@@ -124,7 +124,7 @@ def test_first_weights() -> None:
             assert module.weight.std().item() == pytest.approx(0.02, rel=0.3)
             assert module.bias.abs().max() == 0
     assert network.discriminator.projection.weight.std().item() == pytest.approx(0.02, rel=0.1)
-    assert network.generator.embedding.weight.std().item() == pytest.approx(1, rel=0.1)
+    assert network.generator.embedding.weight.std().item() == pytest.approx(0.1, rel=0.1)
 
 
 @pytest.mark.parametrize("options", [{}, {"norm_discriminator": "layer"}, SPECTRAL], ids=["batch", "layer", "spectral"])
