@@ -140,7 +140,7 @@ class DCGAN(nn.Module):
             form = "small" if image_size < 64 else "paper"
         if form == "paper" and (image_size < 32 or image_size & (image_size - 1)):
             raise ValueError(
-                f"image_size={image_size}: must be a power of two from 32 in the paper form (32, 64, 128); form=small takes 28"
+                f"image_size={image_size}: must be a power of two from 32 in the paper form; form=small takes 28"
             )
         if form == "small" and (image_size % 4 or not 16 <= image_size <= 48):
             raise ValueError(f"image_size={image_size}: must be a multiple of 4 from 16 to 48 in the small form")
