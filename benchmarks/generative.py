@@ -23,7 +23,7 @@ from zoo.build import build
 from zoo.checks import check
 from zoo.data.module import DataModule
 from zoo.network import construct
-from zoo.noise_schedules import NoiseSchedule, linear_betas
+from zoo.noise_schedules import linear_betas
 from zoo.report import quieten_lightning, to_plain
 from zoo.run import make_task
 from zoo.tasks.base import Batch
