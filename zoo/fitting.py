@@ -62,7 +62,7 @@ def readers(data: Mapping[str, Any], name: str = "") -> str:
     """A line that names models for such data, those of the data set `name` first; empty where none is known."""
     kind = _kind(data)[0]
     names = [model for model in _models() if kind and _own_kind(model) == kind]
-    names.sort(key=lambda model: _models()[model]["data"] != name)
+    names.sort(key=lambda model: (_models()[model]["task"] in _MAKING, _models()[model]["data"] != name))
     if kind == "tables":
         names = [*_READ_TABLES]
     return f"\nFor such data there is model={', '.join(names[:6])}{', …' if len(names) > 6 else ''}." if names else ""
