@@ -45,6 +45,35 @@ def test_evaluation_repeats_training_to_the_last_digit_after_ten_random_override
     assert evaluate(ckpt_path=moved) == trained
 
 
+PICTURES = {
+    "autoencoder": ["model.width=0.25", "task.corruption=gaussian", "task.contractive_weight=0.1"],
+    "cvae": ["model.hidden=[16]", "task.binarize=dynamic", "task.kl_warmup_epochs=5", "task.importance_samples=2"],
+    "cgan": ["model.width=0.125", "task.gradient_penalty=1"],
+    "mlp_gan": ["model.generator_hidden=[16]", "model.discriminator_hidden=[16]", "model.conditional=true"],
+    "diffusion": ["model.width=16", "model.multipliers=[1]", "model.attention=[]", "model.dropout=0.1"],
+}
+
+
+@pytest.mark.parametrize("is_fast", [False, True], ids=["exact", "fast, averaged"])
+@pytest.mark.parametrize("model", PICTURES)
+def test_what_makes_pictures_is_evaluated_to_the_last_digit(model: str, is_fast: bool, small_run) -> None:
+    """What is drawn (corruption, latents, noise, times) is the same in training's validation and in any evaluation."""
+    words = [
+        "data.image_size=16",
+        "data.eval_batch_size=48",
+        f"fast={is_fast}",
+        f"ema_decay={0.9 if is_fast else 'null'}",
+    ]
+    folder, scores = small_run(f"model={model}", "checkpoint.keep_best=false", *PICTURES[model], *words)
+    assert evaluate(ckpt_path=folder) == {name: score for name, score in scores.items() if name.startswith("test/")}
+    rows = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
+    validated = {name: float(value) for _, _, name, value in rows if name.startswith("val/")}  # of the last epoch
+    again = evaluate(ckpt_path=folder, split="val")
+    assert len(validated) > 1
+    assert again.items() >= validated.items()
+    assert again.keys() - validated.keys() == ({"val/nll"} if model == "cvae" else set()), "nll is of the end alone"
+
+
 def test_averaged_weights_are_the_ones_evaluated(small_run) -> None:
     folder, _ = small_run("ema_decay=0.9")
     state = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
