@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from zoo import prove
+from zoo.checks import options
 from zoo.errors import ZooError
 
 ROOT = Path(__file__).parents[1]
@@ -42,6 +43,20 @@ scores["test/loss"] += float(os.environ.get("DRIFT", 0))
 print("noise")
 counts = {"form": "small", "parameters": 1234, "multiply_adds": 5678, "splits": {"train": 3600, "test": 1000}}
 print(json.dumps({"scores": scores} | counts))
+"""
+# A stand-in for `zoo judge`: what it finds depends on the generator's seed and on the judge.
+JUDGER = """
+import json, os, pathlib, sys
+generator, judge = map(pathlib.Path, sys.argv[1:])
+assert (generator / "scores.json").exists() and (judge / "scores.json").exists()
+with open("calls", "a") as calls:
+    calls.write(f"judge {generator} by {judge}" + chr(10))
+if os.environ.get("STOP") == "judging":
+    sys.exit("stopped in judging")
+print("seed 0: 2,000 samples")
+found = {"frechet_distance": 1000.4 + 100 * int(generator.name[4]), "frechet_distance_std": 7.0}
+found |= {"noise/frechet_distance": 21234.5, "noise/frechet_distance_std": 12.34, "nearest_distance_of_held_out": 5.678}
+print(json.dumps({f"judged/{name}": value for name, value in found.items()}))
 """
 
 
@@ -106,6 +121,119 @@ def test_a_run_without_a_checkpoint_starts_over(place: Path, monkeypatch: pytest
     assert prove.main(["seeds=1"]) == 0
     first, second = calls(place)
     assert first == second
+
+
+@pytest.fixture
+def generator(place: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """An experiment that makes pictures, whose judge is another."""
+    monkeypatch.setattr(prove, "JUDGE", [sys.executable, "-c", JUDGER])
+    expect = {"metric": "judged/frechet_distance", "judge": "classifier", "floor": 1200, "goal": 1000}
+    expect |= {"baseline": "noise", "seeds": [0, 1, 2], "minutes": 1}
+    monkeypatch.setattr(prove, "select", lambda patterns: {"maker": expect})
+    monkeypatch.setattr(prove, "compose", lambda experiment, seed: {"experiment": experiment, "seed": seed})
+    return expect
+
+
+def test_what_makes_pictures_is_judged_by_a_classifier_trained_first(generator: dict[str, Any], place: Path) -> None:
+    assert prove.main([]) == 0
+    done = [call.split() for call in calls(place)]
+    assert done[0][:2] == ["experiment=classifier", "seed=0"]
+    judge = done[0][2].removeprefix("run_dir=")
+    trained = [call[2].removeprefix("run_dir=") for call in done[1::2]]
+    assert [call[:2] for call in done[1::2]] == [["experiment=maker", f"seed={seed}"] for seed in range(3)]
+    assert done[2::2] == [["judge", folder, "by", judge] for folder in trained]
+    results = json.loads((place / "results.json").read_text())
+    assert list(results) == ["maker"]  # nobody asked to prove the judge
+    entry = results["maker"]
+    assert entry["mean"] == pytest.approx(1100.4)
+    assert entry["std"] == pytest.approx(100)
+    assert [run["scores"]["judged/frechet_distance"] for run in entry["runs"]] == [1000.4, 1100.4, 1200.4]
+    assert all("test/accuracy" in run["scores"] for run in entry["runs"])
+    assert entry == prove.summary(entry["expect"], entry["runs"])
+    assert prove.main([]) == 0
+    assert len(calls(place)) == 7  # what is judged is not judged again
+
+
+def test_the_table_of_what_was_judged(generator: dict[str, Any], place: Path) -> None:
+    prove.main([])
+    text = (place / "RESULTS.md").read_text()
+    assert "| judged/frechet_distance | 1100.4 ± 100.0 | 3 |" in text
+    first, judged = text.split("## Judged")
+    assert "*noise*" not in first
+    rows = {
+        row[0]: row[1:]
+        for row in ([c.strip() for c in line[1:-1].split("|")] for line in judged.splitlines())
+        if len(row) == 11
+    }
+    assert list(rows) == ["experiment", "---", "maker", "*noise*", "*held-out pictures*"]
+    column = dict(zip(rows["experiment"], range(10), strict=True))
+    assert {row[0] for name, row in rows.items() if name not in ("experiment", "---")} == {"classifier"}
+    assert rows["maker"][column["Fréchet"]] == "1100 ± 100"  # over the seeds of training
+    assert rows["*noise*"][column["Fréchet"]] == "21234 ± 12"  # over the sets of pictures
+    assert rows["maker"][column["kernel"]] == rows["*noise*"][column["nearest"]] == "—"
+    assert rows["*held-out pictures*"][column["nearest"]] == "5.68"
+
+
+def test_baselines_stand_once_for_each_judge(generator: dict[str, Any], place: Path) -> None:
+    prove.main(["seeds=1"])
+    entry = json.loads((place / "results.json").read_text())["maker"]
+    other = {**entry, "expect": {**entry["expect"], "judge": "other"}}
+    lines = prove.judged_table({"a": entry, "b": other, "c": entry})
+    assert [line.split(" | ")[:2] for line in lines if line.startswith(("| a ", "| b ", "| c ", "| *"))] == [
+        ["| a", "classifier"],
+        ["| c", "classifier"],
+        ["| *noise*", "classifier"],
+        ["| *held-out pictures*", "classifier"],
+        ["| b", "other"],
+        ["| *noise*", "other"],
+        ["| *held-out pictures*", "other"],
+    ]
+    assert prove.judged_table({}) == []
+
+
+def test_interrupted_judging_is_repeated_and_training_is_not(
+    generator: dict[str, Any], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STOP", "judging")
+    monkeypatch.setattr(prove, "TRAIN", [sys.executable, "-c", f"import os; os.environ.pop('STOP'){TRAINER}"])
+    with pytest.raises(ZooError, match=r"Judging runs/prove/maker/seed0-\w+ failed: stopped in judging"):
+        prove.main(["seeds=1"])
+    assert not (place / "results.json").exists()
+    monkeypatch.delenv("STOP")
+    assert prove.main(["seeds=1"]) == 0
+    done = calls(place)
+    assert [call.split()[0] for call in done] == ["experiment=classifier", "experiment=maker", "judge", "judge"]
+    assert done[2] == done[3]
+
+
+def test_another_judge_judges_anew(generator: dict[str, Any], place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prove.main(["seeds=1"])
+    changed = {"classifier": {"lr": 1}, "maker": {"experiment": "maker", "seed": 0}}
+    monkeypatch.setattr(prove, "compose", lambda experiment, seed: changed[experiment])
+    prove.main(["seeds=1"])
+    words = [call.split()[0] for call in calls(place)]
+    assert words == ["experiment=classifier", "experiment=maker", "judge", "experiment=classifier", "judge"]
+    del generator["judge"]
+    generator["metric"] = "test/accuracy"
+    prove.main(["seeds=1"])
+    entry = json.loads((place / "results.json").read_text())["maker"]
+    assert not any(name.startswith("judged/") for name in entry["runs"][0]["scores"])
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (1066.2, 3, "1066"),
+        (0.01234, 3, "0.0123"),
+        (12.345, 3, "12.3"),
+        (0.0, 3, "0"),
+        (9.0, 2, "9.0"),
+        (float("nan"), 3, "nan"),
+        (-0.000456, 2, "-0.00046"),
+    ],
+)
+def test_numbers_are_rounded_without_exponents(value: float, digits: int, text: str) -> None:
+    assert prove.rounded(value, digits) == text
 
 
 def test_a_changed_config_is_run_anew(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,8 +308,10 @@ def test_select() -> None:
 
 def test_every_experiment_says_what_it_expects() -> None:
     for name, expect in prove.select([]).items():
-        assert set(expect) == {"metric", "floor", "goal", "baseline", "seeds", "minutes"}, name
-        assert expect["metric"].partition("/")[0] in ("val", "test")
+        judge = expect.get("judge")
+        assert set(expect) - {"judge"} == {"metric", "floor", "goal", "baseline", "seeds", "minutes"}, name
+        assert expect["metric"].partition("/")[0] in (("test", "judged") if judge else ("val", "test")), name
+        assert judge is None or judge in options()["experiment"], name
         text = (ROOT / "configs" / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")
         assert f"python train.py experiment={name}" in text
         config = prove.compose(name, seed=5)

@@ -5,7 +5,8 @@ and scored a second time from its checkpoint in another process: the difference 
 file, and the table is written from that file alone.
 
 An experiment whose `expect` names a `judge` makes pictures: the judge, an experiment that trains a classifier, is run
-first, then `zoo judge` looks at the samples, and what it measures are scores called `judged/…`.
+first, then `zoo judge` looks at the samples, and what it measures are scores called `judged/…`. A judge with another
+config judges anew.
 
 A run lives in `runs/prove/<experiment>/seed<S>-<hash of the config>/`. What is finished there is not run again, what
 was interrupted is continued. A changed config has another hash, so another folder; after a change of the code that
@@ -15,6 +16,7 @@ matters, remove the folder.
 import fnmatch
 import hashlib
 import json
+import math
 import shutil
 import statistics
 import subprocess
@@ -142,14 +144,18 @@ def prove(proof: Proof, *, split: str, judge: Proof | None = None) -> Json:
     if "examined" not in record:
         record["examined"] = answer([*EXAMINE, str(folder), split], f"Evaluating {folder}")
         record_file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    if judge is not None and "judged" not in record:
-        print(f"{proof.experiment} seed {proof.seed}: judging by {judge.experiment}", flush=True)
-        record["judged"] = answer([*JUDGE, str(folder), str(judge.folder)], f"Judging {folder}")
-        record_file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    found: Json = {}
+    if judge is not None:
+        if record.get("judge") != judge.folder.as_posix():
+            print(f"{proof.experiment} seed {proof.seed}: judging by {judge.experiment}", flush=True)
+            record["judged"] = answer([*JUDGE, str(folder), str(judge.folder)], f"Judging {folder}")
+            record["judge"] = judge.folder.as_posix()
+            record_file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        found = record["judged"]
     about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     return {
         "seed": proof.seed,
-        "scores": json.loads((folder / "scores.json").read_text(encoding="utf-8")) | record.get("judged", {}),
+        "scores": json.loads((folder / "scores.json").read_text(encoding="utf-8")) | found,
         "evaluated": record["examined"]["scores"],
         "seconds": record["seconds"],
         "folder": folder.as_posix(),
@@ -276,7 +282,8 @@ def passes(entry: Json) -> bool:
 
 
 def mean_and_std(entry: Json) -> str:
-    return f"{entry['mean']:.4f}" + ("" if entry["std"] is None else f" ± {entry['std']:.4f}")
+    decimals = 4 if abs(entry["mean"]) < 100 else 1
+    return f"{entry['mean']:.{decimals}f}" + ("" if entry["std"] is None else f" ± {entry['std']:.{decimals}f}")
 
 
 def verdict(entry: Json) -> str:
@@ -356,7 +363,7 @@ def table(results: Json) -> str:
 
 
 def judged_table(results: Json) -> list[str]:
-    """What made pictures look like to a classifier: a line for each experiment, and one for each baseline."""
+    """What pictures are to a classifier: for each judge its experiments, then the baselines on the first one's data."""
     if not results:
         return []
     columns = {
@@ -376,33 +383,43 @@ def judged_table(results: Json) -> list[str]:
         "",
         "2,000 samples, three times for each seed of training, beside the test split, in the features of a classifier",
         "of this zoo: not the FID of the literature. Confident: the share of samples it is 90 % sure of. Classes: the",
-        "shares times the number of classes. Nearest: the median distance to a training picture; of held-out pictures",
-        f"it is {mean_of(next(iter(results.values())), 'nearest_distance_of_held_out'):.2f} on the first row's data.",
-        "Mean ± standard deviation over the seeds of training.",
+        "shares times the number of classes. Nearest: the median distance to a training picture. Mean ± standard",
+        "deviation over the seeds of training; of the baselines, in italics, over their three sets of pictures.",
         "",
         "| experiment | judge | " + " | ".join(columns) + " |",
         "|---|---|" + "---:|" * len(columns),
     ]
-    for name, entry in results.items():
-        cells = [spread_of(entry, column) for column in columns.values()]
-        lines.append(f"| {name} | {entry['expect']['judge']} | " + " | ".join(cells) + " |")
-    first = next(iter(results.values()))
-    for baseline in sorted({key.split("/")[1] for key in first["runs"][0]["scores"] if key.count("/") == 2}):
-        cells = [spread_of(first, f"{baseline}/{column}") for column in columns.values()]
-        lines.append(f"| *{baseline.replace('_', ' ')}* | {first['expect']['judge']} | " + " | ".join(cells) + " |")
+    for judge in dict.fromkeys(entry["expect"]["judge"] for entry in results.values()):
+        judged = {name: entry["runs"] for name, entry in results.items() if entry["expect"]["judge"] == judge}
+        rows = {name: [over_runs(runs, column) for column in columns.values()] for name, runs in judged.items()}
+        scores = next(iter(judged.values()))[0]["scores"]
+        for name in dict.fromkeys(
+            key.split("/")[1] for key in scores if key.startswith("judged/") and key.count("/") == 2
+        ):
+            found = (
+                [scores.get(f"judged/{name}/{column}{end}") for end in ("", "_std")] for column in columns.values()
+            )
+            rows[f"*{name.replace('_', ' ')}*"] = [with_spread(*pair) for pair in found]
+        held_out = {"nearest_distance": scores.get("judged/nearest_distance_of_held_out")}
+        rows["*held-out pictures*"] = [with_spread(held_out.get(column)) for column in columns.values()]
+        lines += [f"| {name} | {judge} | " + " | ".join(cells) + " |" for name, cells in rows.items()]
     return lines
 
 
-def judged_values(entry: Json, name: str) -> list[float]:
-    return [run["scores"][f"judged/{name}"] for run in entry["runs"] if f"judged/{name}" in run["scores"]]
+def over_runs(runs: Sequence[Json], name: str) -> str:
+    """Mean and standard deviation of what was judged, over the seeds of training."""
+    values = [run["scores"][f"judged/{name}"] for run in runs if f"judged/{name}" in run["scores"]]
+    return with_spread(
+        statistics.fmean(values) if values else None, statistics.stdev(values) if len(values) > 1 else None
+    )
 
 
-def mean_of(entry: Json, name: str) -> float:
-    return statistics.fmean(judged_values(entry, name) or [float("nan")])
+def with_spread(mean: float | None, std: float | None = None) -> str:
+    return "—" if mean is None else rounded(mean, 3) + ("" if std is None else f" ± {rounded(std, 2)}")
 
 
-def spread_of(entry: Json, name: str) -> str:
-    values = judged_values(entry, name)
-    if not values:
-        return "—"
-    return f"{statistics.fmean(values):.3g}" + (f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else "")
+def rounded(value: float, digits: int) -> str:
+    """So many significant digits, and all before the point: 1066, 0.0123."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    return f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
