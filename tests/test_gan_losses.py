@@ -12,7 +12,6 @@ from zoo.gan_losses import (
     discriminator_loss,
     generator_loss,
     gradient_penalty,
-    r1_penalty,
 )
 
 REAL = [2.0, -0.5, 0.3]
@@ -152,19 +151,9 @@ def test_gradient_penalty_is_each_examples_own_at_its_point_between() -> None:
     assert gradient_penalty(critic, real, fake, MIX, CLASSES).item() == pytest.approx(total / 5, rel=1e-5)
 
 
-def test_r1_penalty_is_the_squared_gradient_at_real_pictures() -> None:
-    critic, real = Cubic(), PICTURES[0]
-    penalty = r1_penalty(critic, real, CLASSES)
-    norms = real.pow(4).flatten(1).sum(1)
-    assert penalty.item() == pytest.approx((critic.scale[CLASSES].square() * norms).mean().item(), rel=1e-5)
-    penalty.backward()
-    expected = [2 * critic.scale[k].item() * norms[k == CLASSES].sum().item() / 5 for k in range(2)]
-    torch.testing.assert_close(critic.scale.grad, torch.tensor(expected))
-
-
 def test_the_generator_gets_no_gradient_of_a_penalty() -> None:
     fake = PICTURES[1].clone().requires_grad_()
-    (gradient_penalty(Linear(), PICTURES[0], fake, MIX) + r1_penalty(Linear(), fake)).backward()
+    gradient_penalty(Linear(), PICTURES[0], fake, MIX).backward()
     assert fake.grad is None
 
 

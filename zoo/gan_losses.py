@@ -87,11 +87,6 @@ def gradient_penalty(
     return (_gradient(discriminator, between, condition).flatten(1).norm(dim=1) - 1).square().mean()
 
 
-def r1_penalty(discriminator: Score, real: Tensor, condition: Tensor | None = None) -> Tensor:
-    """E[‖∇D(x)‖²] at real pictures (B, C, H, W); γ/2 is the caller's. Mescheder et al. 2018, 1801.04406, equation 9."""
-    return _gradient(discriminator, real, condition).flatten(1).square().sum(1).mean()
-
-
 def _gradient(discriminator: Score, pictures: Tensor, condition: Tensor | None) -> Tensor:
     """The gradient of each example's score with respect to its pixels, itself differentiable: (B, C, H, W) float32."""
     pictures = pictures.detach().float().requires_grad_()

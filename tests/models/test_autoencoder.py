@@ -154,6 +154,8 @@ def test_a_linear_autoencoder_spans_the_subspace_of_pca() -> None:
         (DenseAutoencoder, {"image_size": 0}, "image_size=0: must be"),
         (DenseAutoencoder, {"activation": "step"}, "activation=step: must be one of relu"),
         (DenseAutoencoder, {"code_activation": "step"}, "code_activation=step: must be one of linear, relu"),
+        (EncoderClassifier, {"widths": [100]}, r"widths=\[100\]: must be \[1000, 500, 250\] with kind=conv"),
+        (EncoderClassifier, {"kind": "dense", "depth": 3}, r"width=1\.0, depth=3: must be 1\.0 and 2 with kind=dense"),
         (EncoderClassifier, {"kind": "deep"}, "kind=deep: must be dense or conv"),
         (EncoderClassifier, {"num_classes": 0}, "num_classes=0: must be"),
     ],

@@ -208,6 +208,7 @@ def test_channels_last_computes_the_same() -> None:
         ({"form": "tiny"}, "form=tiny: must be auto, paper or small"),
         ({"width": 0.0}, "width=0.0: must be more than 0"),
         ({"latent": 0}, "latent=0: must be 1 or more"),
+        ({"num_classes": None, "conditional": True}, "num_classes=None: must be 1 or more with conditional=True"),
         ({"norm_discriminator": "group"}, "norm_discriminator=group: must be batch, layer or none"),
         ({"spectral_norm": True}, "norm_discriminator=batch: must be none where spectral_norm is true"),
     ],
@@ -215,6 +216,10 @@ def test_channels_last_computes_the_same() -> None:
 def test_arguments_out_of_range(arguments: dict, message: str) -> None:
     with torch.device("meta"), pytest.raises(ValueError, match=message):
         DCGAN(**{**TINY, **arguments})
+
+
+def test_pictures_without_classes() -> None:
+    assert DCGAN(**TINY, num_classes=None)(NOISE).shape == (4,)
 
 
 def test_inputs_that_do_not_fit() -> None:

@@ -74,6 +74,7 @@ def test_a_gradient_for_every_parameter(conditional: bool) -> None:
     ("arguments", "message"),
     [
         ({"latent": 0}, "latent=0: must be 1 or more"),
+        ({"num_classes": None, "conditional": True}, "num_classes=None: must be 1 or more with conditional=True"),
         ({"generator_hidden": []}, "generator_hidden=.*: must be at least one width"),
         ({"discriminator_hidden": [8, 0]}, "discriminator_hidden=.*8, 0.*: must be"),
         ({"dropout": 1.0}, "dropout=1.0: must be"),
@@ -83,6 +84,10 @@ def test_a_gradient_for_every_parameter(conditional: bool) -> None:
 def test_arguments_out_of_range(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MLPGAN(**{**TINY, **arguments})
+
+
+def test_pictures_without_classes() -> None:
+    assert MLPGAN(**TINY, num_classes=None)(NOISE).shape == (3,)
 
 
 def test_inputs_that_do_not_fit() -> None:

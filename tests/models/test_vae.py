@@ -126,6 +126,7 @@ def test_the_summary_can_be_made_of_a_conditional_network(kind: Any) -> None:
         (ConvVAE, {"conditional": True, "num_classes": 1}, "conditional=true"),
         (ConvVAE, {"image_size": 30}, "image_size=30"),
         (ConvVAE, {"width": 0.0}, "width=0.0"),
+        (ConvVAE, {"width": float("inf")}, "width=inf"),
     ],
 )
 def test_wrong_arguments_are_refused(kind: Any, settings: dict[str, Any], said: str) -> None:

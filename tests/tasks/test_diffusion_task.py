@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from zoo.diffusion_times import LossByTime, spread_times
 from zoo.randomness import key, normal
 from zoo.schedules import Constant
-from zoo.tasks.diffusion import Diffusion, LossByTime, spread_times
+from zoo.tasks.diffusion import Diffusion
 from zoo.tasks.engine import Optimization
 
 FACTS = {"channels": 1, "image_size": 4, "num_classes": 3, "mean": [0.5], "std": [0.5]}
@@ -307,6 +308,7 @@ def test_the_schedule_is_no_weight_and_follows_precision() -> None:
         ({"timesteps": 10}, "timesteps=10: must be more than 20"),
         ({"prediction": "noise"}, "prediction=noise: must be epsilon, x0 or v"),
         ({"condition_dropout": 1.0}, "condition_dropout=1.0: must be at least 0 and below 1"),
+        ({"condition_dropout": 0.2}, "condition_dropout=0.2: must be left out, as this network is not told classes"),
         ({"sampler": "euler"}, "sampler=euler: must be ddim or ddpm"),
         ({"steps": 101}, "steps=101: must be 2 to 100"),
         ({"eta": 2.0}, "eta=2.0: must be 0"),

@@ -15,12 +15,13 @@ from zoo.data.arrays import ArraySplit
 from zoo.data.module import DataModule
 from zoo.errors import ZooError
 from zoo.frechet import sliced_wasserstein
+from zoo.gan_scores import PICTURES, GanScores
 from zoo.logs import MetricsCSV
 from zoo.randomness import key, normal, uniform
 from zoo.run import make_trainer, skip_unused_hooks
 from zoo.schedules import Constant, Cosine, Step
 from zoo.tasks.engine import Optimization
-from zoo.tasks.gan import PICTURES, ByIteration, Gan, GanScores
+from zoo.tasks.gan import ByIteration, Gan
 from zoo.transfer import evaluated_weights
 
 # Lightning says this once in a process, of the hook that zoo/tasks/base.py overrides on purpose
@@ -560,6 +561,7 @@ def test_inputs_are_those_of_the_network_on_meta_too() -> None:
         ("loss", "entropy"),
         ("n_critic", 0),
         ("gradient_penalty", -1.0),
+        ("gradient_penalty", math.nan),
         ("clip_weights", 0.0),
         ("discriminator_lr", 0.0),
         ("label_smoothing", 0.5),
@@ -573,6 +575,15 @@ def test_arguments_out_of_range_are_refused(name: str, value: Any) -> None:
 def test_what_does_not_go_together_is_refused() -> None:
     with pytest.raises(ValueError, match=r"clip_weights=0.01: must be null"):
         make(Tiny(), clip_weights=0.01, gradient_penalty=10.0)
+    network = Tiny()
+    network.discriminator.last = nn.Sequential(nn.BatchNorm1d(8), nn.Linear(8, 1))
+    with pytest.raises(ValueError, match=r"gradient_penalty=10.0: must be 0 with batch normalisation in the disc"):
+        make(network, gradient_penalty=10.0)
+    network.discriminator.last = nn.utils.parametrizations.spectral_norm(nn.Linear(8, 1))
+    with pytest.raises(ValueError, match=r"clip_weights=0.01: must be null with spectral norm"):
+        make(network, clip_weights=0.01)
+    with pytest.raises(ValueError, match=r"model.conditional=true: must be false here, as this data has no classes"):
+        Gan(Tiny(conditional=True), facts={**FACTS, "num_classes": None})
     with pytest.raises(ValueError, match=r"label_smoothing=0.1: must be 0"):
         make(Tiny(), loss="hinge", label_smoothing=0.1)
     with pytest.raises(ValueError, match=r"data.mean=\[0.0\]: must be \[0.5\]"):

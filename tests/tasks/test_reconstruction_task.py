@@ -78,10 +78,12 @@ def test_kl_sparsity_is_the_sum_over_units() -> None:
 def test_sparsity_is_added_with_its_weight() -> None:
     model, data = network(code_activation="sigmoid"), batch()
     losses = {
-        sparsity: Reconstruction(model, sparsity=sparsity, sparsity_weight=2.0, sparsity_target=0.1, facts=FACTS)
-        .loss(model, data)[0]
-        .item()
-        for sparsity in ("none", "kl", "l1")
+        options.get("sparsity", "none"): Reconstruction(model, **options, facts=FACTS).loss(model, data)[0].item()
+        for options in (
+            {},
+            {"sparsity": "kl", "sparsity_weight": 2.0, "sparsity_target": 0.1},
+            {"sparsity": "l1", "sparsity_weight": 2.0},
+        )
     }
     code = model.encode(data["input"])
     assert losses["kl"] - losses["none"] == pytest.approx(2 * kl_sparsity(code, 0.1).item(), rel=1e-4)
@@ -245,6 +247,9 @@ def test_a_loss_that_is_no_number_stays_one() -> None:
         ({"corruption": "masking", "corruption_level": 1.0}, r"corruption_level=1\.0: must"),
         ({"sparsity": "l2"}, "sparsity=l2: must be one of none, kl, l1"),
         ({"sparsity": "kl"}, r"sparsity=kl: must be .*model\.code_activation=sigmoid"),
+        ({"corruption_level": 0.5}, r"corruption_level=0\.5: must be left out without corruption"),
+        ({"sparsity": "l1", "sparsity_target": 0.1}, r"sparsity_target=0\.1: must be left out without sparsity=kl"),
+        ({"sparsity_weight": 1.0}, r"sparsity_weight=1\.0: must be left out without sparsity"),
         ({"sparsity_target": 1.0}, r"sparsity_target=1\.0: must"),
         ({"sparsity_target": 0.0}, r"sparsity_target=0\.0: must"),
         ({"sparsity_weight": -1.0}, r"sparsity_weight=-1\.0: must"),

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from zoo.errors import ZooError
 from zoo.models.vae import VAE
 from zoo.randomness import key, normal
 from zoo.tasks import vae
@@ -236,7 +235,7 @@ def test_wrong_settings_are_refused(settings: dict[str, Any], said: str) -> None
 
 
 def test_a_conditional_network_needs_classes() -> None:
-    with pytest.raises(ZooError, match="this data has no classes"):
+    with pytest.raises(ValueError, match=r"model.conditional=true: must be false here, as this data has no classes"):
         make(net=network(num_classes=3, conditional=True), facts={"num_classes": None})
 
 

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from zoo.models.mlp import ACTIVATIONS
 
+HIDDEN_2006 = (1000, 500, 250)  # the hidden layers of Hinton & Salakhutdinov
 _SATURATING = ("sigmoid", "tanh", "scaled_tanh")
 
 
@@ -90,7 +91,7 @@ class DenseAutoencoder(Autoencoder):
         *,
         in_channels: int = 1,
         image_size: int = 28,
-        widths: Sequence[int] = (1000, 500, 250),
+        widths: Sequence[int] = HIDDEN_2006,
         code: int = 30,
         activation: str = "sigmoid",
         code_activation: str = "linear",
@@ -147,9 +148,9 @@ class ConvAutoencoder(Autoencoder):
 class EncoderClassifier(nn.Module):
     """An autoencoder's encoder, with the same names of its weights, and a linear head on the code.
 
-    `kind` dense takes the arguments of `DenseAutoencoder`, conv those of `ConvAutoencoder`; the other kind's are left
-    aside. The head starts near 0: the units of a learnt code have deviations of 2 and means as large, and with He's
-    weights their logits would take a hundred steps to undo. Raises ValueError as they do.
+    `kind` dense takes the arguments of `DenseAutoencoder`, conv those of `ConvAutoencoder`. The head starts near 0: the
+    units of a learnt code have deviations of 2 and means as large, and with He's weights their logits would take a
+    hundred steps to undo. Raises ValueError as they do, and for what only the other kind has and is not as by default.
     """
 
     def __init__(
@@ -159,7 +160,7 @@ class EncoderClassifier(nn.Module):
         in_channels: int = 1,
         image_size: int = 28,
         num_classes: int = 10,
-        widths: Sequence[int] = (1000, 500, 250),
+        widths: Sequence[int] = HIDDEN_2006,
         width: float = 1.0,
         depth: int = 2,
         code: int = 30,
@@ -171,6 +172,10 @@ class EncoderClassifier(nn.Module):
             raise ValueError(f"kind={kind}: must be dense or conv")
         if num_classes < 1:
             raise ValueError(f"num_classes={num_classes}: must be 1 or more")
+        if kind == "conv" and tuple(widths) != HIDDEN_2006:
+            raise ValueError(f"widths={list(widths)}: must be {list(HIDDEN_2006)} with kind=conv, which has none")
+        if kind == "dense" and (width, depth) != (1.0, 2):
+            raise ValueError(f"width={width}, depth={depth}: must be 1.0 and 2 with kind=dense, which has neither")
         if kind == "dense":
             self.encoder = _dense_encoder(in_channels, image_size, widths, code, activation, code_activation)
         else:

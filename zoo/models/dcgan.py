@@ -116,7 +116,7 @@ class DCGAN(nn.Module):
         *,
         in_channels: int = 3,
         image_size: int = 64,
-        num_classes: int = 10,
+        num_classes: int | None = 10,
         conditional: bool = False,
         latent: int = 100,
         form: Literal["auto", "paper", "small"] = "auto",
@@ -125,9 +125,11 @@ class DCGAN(nn.Module):
         spectral_norm: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in {"in_channels": in_channels, "num_classes": num_classes, "latent": latent}.items():
+        for name, value in {"in_channels": in_channels, "latent": latent}.items():
             if value < 1:
                 raise ValueError(f"{name}={value}: must be 1 or more")
+        if conditional and (num_classes is None or num_classes < 1):
+            raise ValueError(f"num_classes={num_classes}: must be 1 or more with conditional=True")
         if form not in ("auto", "paper", "small"):
             raise ValueError(f"form={form}: must be auto, paper or small")
         if not 0 < width < math.inf:

@@ -90,7 +90,7 @@ class MLPGAN(nn.Module):
         *,
         in_channels: int = 1,
         image_size: int = 28,
-        num_classes: int = 10,
+        num_classes: int | None = 10,
         conditional: bool = False,
         latent: int = 100,
         generator_hidden: Sequence[int] = (1200, 1200),
@@ -99,10 +99,11 @@ class MLPGAN(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        sizes = {"in_channels": in_channels, "image_size": image_size, "num_classes": num_classes, "latent": latent}
-        for name, value in sizes.items():
+        for name, value in {"in_channels": in_channels, "image_size": image_size, "latent": latent}.items():
             if value < 1:
                 raise ValueError(f"{name}={value}: must be 1 or more")
+        if conditional and (num_classes is None or num_classes < 1):
+            raise ValueError(f"num_classes={num_classes}: must be 1 or more with conditional=True")
         for name, widths in {
             "generator_hidden": generator_hidden,
             "discriminator_hidden": discriminator_hidden,

@@ -136,7 +136,7 @@ class VAE(_Base):
         )
         if not hidden or any(width < 1 for width in hidden):
             raise ValueError(f"hidden={list(hidden)}: must be one width or more, each at least 1")
-        if init_std is not None and init_std <= 0:
+        if init_std is not None and not 0 < init_std < math.inf:
             raise ValueError(f"init_std={init_std}: must be above 0, or null for PyTorch's initial weights")
         pixels, classes = math.prod(self.shape), self.num_classes or 0
 
@@ -189,7 +189,7 @@ class ConvVAE(_Base):
         halvings = {28: 2, 32: 3, 64: 4}.get(image_size)
         if halvings is None:
             raise ValueError(f"image_size={image_size}: must be 28, 32 or 64")
-        if width <= 0:
+        if not 0 < width < math.inf:
             raise ValueError(f"width={width}: must be above 0")
         classes, side = self.num_classes or 0, image_size >> halvings
         channels = [max(1, round(32 * 2**i * width)) for i in range(halvings)]

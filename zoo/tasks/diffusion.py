@@ -9,54 +9,17 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MetricCollection
 
 from zoo import samplers
+from zoo.diffusion_times import LossByTime, spread_times
 from zoo.noise_schedules import BETAS, NoiseSchedule, Prediction
 from zoo.randomness import key, normal, uniform
 from zoo.tasks.base import Batch
 from zoo.tasks.engine import Optimization
 from zoo.tasks.generative import Generative, condition_of, is_conditional, pixels, require_range
 
-PARTS = 4
-GOLDEN = 0x9E3779B9  # 2^32 divided by the golden ratio
-
-
-def spread_times(seed: int, positions: Tensor, timesteps: int) -> Tensor:
-    """Times (B,) int64, uniform over 0 … timesteps − 1, from `seed` = `key(…)` and positions (B,).
-
-    A point of [0, 1) that the seed chooses, plus position × golden ratio, modulo 1: each time is as likely as any, and
-    positions that follow each other lie evenly over all times, so that the loss of a batch varies less (as with
-    Kingma et al. 2021, 2107.00630, appendix I.1, but whatever the batches). In integers: the same on all devices.
-    """
-    begin = (uniform(seed, torch.zeros_like(positions[:1]), 1)[:, 0] * 2**32).long()
-    return (((positions * GOLDEN + begin) & 0xFFFFFFFF) * timesteps) >> 32
-
-
-class LossByTime(Metric):
-    """The mean loss of each quarter of the times, `loss_t0` (hardly any noise) to `loss_t3` (hardly any picture)."""
-
-    full_state_update = False
-    total: Tensor
-    count: Tensor
-
-    def __init__(self, timesteps: int) -> None:
-        super().__init__()
-        self.timesteps = timesteps
-        for name in ("total", "count"):
-            self.add_state(name, torch.zeros(PARTS), dist_reduce_fx="sum")
-
-    def update(self, losses: Tensor, time: Tensor) -> None:
-        """Losses and times (B,) of a batch."""
-        part = time * PARTS // self.timesteps
-        belongs = (part[:, None] == torch.arange(PARTS, device=part.device)).float()  # (B, PARTS)
-        self.total += (losses.float()[:, None] * belongs).sum(0)  # not a product of matrices, which would be in bf16
-        self.count += belongs.sum(0)
-
-    def compute(self) -> dict[str, Tensor]:
-        """A quarter in which no example fell has no loss: it is left out."""
-        means, occurs = self.total / self.count, (self.count > 0).tolist()
-        return {f"loss_t{i}": means[i] for i in range(PARTS) if occurs[i]}
+CONDITION_DROPOUT = 0.1
 
 
 class Film(NamedTuple):
@@ -89,7 +52,7 @@ class Diffusion(Generative):
         schedule: Literal["linear", "cosine"] = "linear",
         timesteps: int = 1000,
         prediction: Prediction = "epsilon",
-        condition_dropout: float = 0.1,
+        condition_dropout: float = CONDITION_DROPOUT,
         sampler: Literal["ddim", "ddpm"] = "ddim",
         steps: int = 50,
         spacing: samplers.Spacing = "linear",
@@ -114,9 +77,11 @@ class Diffusion(Generative):
         self.timesteps = timesteps
         super().__init__(network, optimization=optimization, facts=facts, seed=seed, log_every=log_every)
         require_range(self.facts, -1, "noise is added to pixels from −1 to 1")
-        self.conditional = is_conditional(network)
-        if self.conditional and not self.facts.get("num_classes"):
-            raise ValueError("model.conditional=true: must be false here, as this data has no classes")
+        self.conditional = is_conditional(network, self.facts)
+        if not self.conditional and condition_dropout not in (0, CONDITION_DROPOUT):
+            raise ValueError(
+                f"condition_dropout={condition_dropout}: must be left out, as this network is not told classes"
+            )
         self.schedule = NoiseSchedule(BETAS[schedule](timesteps))
         self.prediction: Prediction = prediction
         self.condition_dropout = condition_dropout
@@ -150,7 +115,7 @@ class Diffusion(Generative):
         noise, time = self.draw(batch)
         predicted = network(*self.arguments(batch, noise, time, drops=network.training))
         wanted = self.schedule.target(self.prediction, batch["input"], noise, time)
-        losses = (predicted - wanted).square().flatten(1).mean(1)  # (B,)
+        losses = (predicted.float() - wanted.float()).square().flatten(1).mean(1)  # (B,)
         return losses.mean(), {"losses": losses.detach(), "time": time}
 
     def step_values(self, outputs: dict[str, Tensor], batch: Batch) -> tuple[Tensor, ...]:

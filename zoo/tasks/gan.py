@@ -10,24 +10,25 @@ Shapes: B examples, Z latents, C channels, H×W pixels.
 
 import copy
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric, MetricCollection
+from torch.nn.utils import parametrize
+from torchmetrics import MetricCollection
 
 from zoo.errors import ZooError
-from zoo.frechet import sliced_wasserstein
 from zoo.gan_losses import clip_weights_, discriminator_loss, generator_loss, gradient_penalty
+from zoo.gan_scores import GanScores
 from zoo.randomness import key, normal, uniform
 from zoo.schedules import Schedule
 from zoo.tasks.base import Batch
 from zoo.tasks.engine import Engine, Optimization
 from zoo.tasks.generative import Generative, condition_of, is_conditional, pixels, require_range
 
-PICTURES = 2000  # of a split that are compared with as many samples
 # the score between real and fake where the losses place them on two sides; a Wasserstein critic's has no zero
 BOUNDARY = {"minimax": 0.0, "non_saturating": 0.0, "least_squares": 0.5, "hinge": 0.0}
 
@@ -43,53 +44,6 @@ class ByIteration(Schedule):
         total = max(1, total_steps // self.steps)
         iteration = min(step // self.steps, total - 1)  # steps may be left over when the last iteration is done
         return self.schedule.multiplier(iteration, total, max(1, steps_per_epoch // self.steps))
-
-
-class GanScores(Metric):
-    """Both losses over a split, and how far samples are from its pictures, as pixels from 0 to 1.
-
-    sliced_wasserstein: between at most 2,000 pictures, chosen by their index, and as many samples (J. Rabin et al.
-    2011). spread: the standard deviation of the samples around their mean picture, in that of the pictures around
-    theirs; 1 is right, near 0 all samples are alike.
-    """
-
-    losses: Tensor
-    count: Tensor
-    order: list[Tensor]
-    real: list[Tensor]
-    fake: list[Tensor]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("losses", torch.zeros(2), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros(()), dist_reduce_fx="sum")
-        for name in ("order", "real", "fake"):
-            self.add_state(name, [], dist_reduce_fx="cat")
-
-    def update(self, losses: Tensor, real: Tensor, fake: Tensor, position: Tensor) -> None:
-        """`losses` (2,) of the batch's discriminator and generator; pictures (B, C, H, W); `position` (B,)."""
-        self.losses += len(position) * losses
-        self.count += len(position)
-        order = uniform(key("compared pictures"), position, 1)[:, 0]  # the same pictures whatever the batch size
-        self.order, self.real, self.fake = self.first([*self.order, order], [*self.real, real], [*self.fake, fake])
-
-    def first(self, order: list[Tensor], *parts: list[Tensor]) -> tuple[list[Tensor], ...]:
-        """The first `PICTURES` by `order`, of each."""
-        chosen = torch.cat(order).argsort(stable=True)[:PICTURES]
-        return tuple([torch.cat(part)[chosen]] for part in (order, *parts))
-
-    def compute(self) -> dict[str, Tensor]:
-        states = ([part] if isinstance(part, Tensor) else part for part in (self.order, self.real, self.fake))
-        _, (real,), (fake,) = self.first(*states)
-        discriminator, generator = self.losses / self.count
-        return {
-            "discriminator_loss": discriminator,
-            "generator_loss": generator,
-            "sliced_wasserstein": sliced_wasserstein(
-                real.flatten(1).cpu(), fake.flatten(1).cpu()
-            ),  # Apple GPUs have no float64
-            "spread": (fake.var(0, correction=0).mean() / real.var(0, correction=0).mean()).sqrt(),
-        }
 
 
 class Gan(Generative):
@@ -135,19 +89,29 @@ class Gan(Generative):
     ) -> None:
         if n_critic < 1:
             raise ValueError(f"n_critic={n_critic}: must be at least 1")
-        if gradient_penalty < 0:
+        if not 0 <= gradient_penalty < math.inf:
             raise ValueError(f"gradient_penalty={gradient_penalty}: must be 0 (none) or more")
-        if clip_weights is not None and clip_weights <= 0:
+        if clip_weights is not None and not 0 < clip_weights < math.inf:
             raise ValueError(f"clip_weights={clip_weights}: must be above 0, or null for none")
         if clip_weights is not None and gradient_penalty:
             raise ValueError(f"clip_weights={clip_weights}: must be null with a gradient_penalty, which replaces it")
-        if discriminator_lr <= 0:
+        if not 0 < discriminator_lr < math.inf:
             raise ValueError(f"discriminator_lr={discriminator_lr}: must be above 0")
+        layers = list(network.get_submodule("discriminator").modules())
+        if gradient_penalty and any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in layers):
+            raise ValueError(
+                f"gradient_penalty={gradient_penalty}: must be 0 with batch normalisation in the discriminator, where "
+                "no example has a gradient of its own; or say model.norm_discriminator=layer"
+            )
+        if clip_weights is not None and any(parametrize.is_parametrized(layer) for layer in layers):
+            raise ValueError(
+                f"clip_weights={clip_weights}: must be null with spectral norm, which rescales what is clipped"
+            )
         # refuses a wrong loss or label_smoothing before there are pictures
         discriminator_loss(loss, torch.zeros(1), torch.zeros(1), label_smoothing=label_smoothing)
         super().__init__(network, facts=facts, seed=seed, log_every=log_every)
         require_range(self.facts, -1, "a GAN's generator makes pixels from -1 to 1")
-        self.conditional = is_conditional(network)
+        self.conditional = is_conditional(network, self.facts)
         self.loss_name, self.n_critic, self.label_smoothing = loss, n_critic, label_smoothing
         self.penalty_weight, self.clip_weights = gradient_penalty, clip_weights
         self.discriminator_engine: Engine | None = None

@@ -54,5 +54,9 @@ def require_range(facts: Mapping[str, Any], low: float, why: str) -> None:
             raise ValueError(f"data.{name}={facts[name]}: must be [{value:g}] here, as {why}")
 
 
-def is_conditional(network: nn.Module) -> bool:
-    return getattr(network, "num_classes", None) is not None
+def is_conditional(network: nn.Module, facts: Mapping[str, Any]) -> bool:
+    """Whether the network is told classes. Raises ValueError where the data have none to tell."""
+    conditional = getattr(network, "num_classes", None) is not None
+    if conditional and not facts.get("num_classes"):
+        raise ValueError("model.conditional=true: must be false here, as this data has no classes")
+    return conditional

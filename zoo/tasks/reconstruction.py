@@ -18,6 +18,7 @@ from zoo.tasks.generative import require_range
 
 LOSSES = ("mse", "l1", "bce", "ssim")
 SPARSITIES = ("none", "kl", "l1")
+LEVEL, TARGET, WEIGHT = 0.3, 0.05, 3.0  # of corruption and of sparsity, unless told
 
 
 def reconstruction_errors(loss: str, values: Tensor, images: Tensor, pixels: Callable[[Tensor], Tensor]) -> Tensor:
@@ -113,10 +114,10 @@ class Reconstruction(Task):
         *,
         loss: Literal["mse", "l1", "bce", "ssim"] = "mse",
         corruption: Corruption = "none",
-        corruption_level: float = 0.3,
+        corruption_level: float = LEVEL,
         sparsity: Literal["none", "kl", "l1"] = "none",
-        sparsity_target: float = 0.05,
-        sparsity_weight: float = 3.0,
+        sparsity_target: float = TARGET,
+        sparsity_weight: float = WEIGHT,
         contractive_weight: float = 0.0,
         optimization: Optimization | None = None,
         facts: dict[str, Any] | None = None,
@@ -140,6 +141,13 @@ class Reconstruction(Task):
         for name, weight in {"sparsity_weight": sparsity_weight, "contractive_weight": contractive_weight}.items():
             if not 0 <= weight < math.inf:
                 raise ValueError(f"{name}={weight}: must be 0 or more")
+        for name, given, usual, used, by in (
+            ("corruption_level", corruption_level, LEVEL, corruption != "none", "corruption"),
+            ("sparsity_target", sparsity_target, TARGET, sparsity == "kl", "sparsity=kl"),
+            ("sparsity_weight", sparsity_weight, WEIGHT, sparsity != "none", "sparsity"),
+        ):
+            if given != usual and not used:
+                raise ValueError(f"{name}={given}: must be left out without {by}")
         require_range(facts or {}, 0, "an autoencoder makes pixels from 0 to 1")
         self.criterion, self.corruption, self.corruption_level = loss, corruption, corruption_level
         self.sparsity, self.sparsity_target, self.sparsity_weight = sparsity, sparsity_target, sparsity_weight

@@ -8,9 +8,8 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import MetricCollection
 
-from zoo.errors import ZooError
 from zoo.likelihoods import (
     bernoulli_log_likelihood,
     discretised_gaussian_log_likelihood,
@@ -22,59 +21,9 @@ from zoo.randomness import key, normal, uniform
 from zoo.tasks.base import Batch
 from zoo.tasks.engine import Optimization
 from zoo.tasks.generative import Generative, condition_of, is_conditional, require_range
+from zoo.vae_scores import VaeScores
 
-ACTIVE = 0.01  # a latent whose posterior mean varies more than this over the data carries something: Burda et al. 2016
 PIXELS_AT_ONCE = 2**21  # decoded at once for the importance-weighted bound: what bounds its memory
-
-
-class VaeScores(Metric):
-    """nelbo, reconstruction, kl, bits_per_dimension, active_units of a split; nll, once `add_nll` was called.
-
-    `kl_per_dimension` (Z,) is there after `compute`, for pictures.
-    """
-
-    full_state_update = False
-    count: Tensor
-    nats: Tensor
-    kl: Tensor
-    mean: Tensor
-    square: Tensor
-    nll: Tensor
-    nll_count: Tensor
-
-    def __init__(self, latent_size: int, dimensions: int) -> None:
-        super().__init__()
-        self.dimensions = dimensions  # C·H·W
-        self.kl_per_dimension: Tensor | None = None
-        for name in ("count", "nats", "nll", "nll_count"):
-            self.add_state(name, torch.zeros(()), dist_reduce_fx="sum")
-        for name in ("kl", "mean", "square"):
-            self.add_state(name, torch.zeros(latent_size), dist_reduce_fx="sum")
-
-    def update(self, nats: Tensor, kl: Tensor, mean: Tensor) -> None:
-        """Negative ELBO (B,), KL (B, Z) and posterior mean (B, Z) of a batch."""
-        self.count += len(nats)
-        self.nats += nats.sum()
-        self.kl += kl.sum(0)
-        self.mean += mean.sum(0)
-        self.square += mean.square().sum(0)
-
-    def add_nll(self, nll: Tensor) -> None:
-        self.nll += nll.sum()
-        self.nll_count += len(nll)
-
-    def compute(self) -> dict[str, Tensor]:
-        nelbo, kl = self.nats / self.count, self.kl / self.count
-        variance = self.square / self.count - (self.mean / self.count).square()
-        self.kl_per_dimension = kl
-        scores = {
-            "nelbo": nelbo,
-            "reconstruction": nelbo - kl.sum(),
-            "kl": kl.sum(),
-            "bits_per_dimension": nelbo / (self.dimensions * math.log(2)),
-            "active_units": (variance > ACTIVE).sum(),
-        }
-        return scores | ({"nll": self.nll / self.nll_count} if self.nll_count else {})
 
 
 class Vae(Generative):
@@ -127,9 +76,7 @@ class Vae(Generative):
         self.is_bernoulli = network.likelihood == "bernoulli"
         if binarize != "none" and not self.is_bernoulli:
             raise ValueError(f"binarize={binarize}: must be none with likelihood=gaussian, which is of grey levels")
-        self.conditional = is_conditional(network)
-        if self.conditional and not self.facts.get("num_classes"):
-            raise ZooError("model.conditional=true: this data has no classes; say model.conditional=false.")
+        self.conditional = is_conditional(network, self.facts)
         require_range(self.facts, 0, "a likelihood is of pixels from 0 to 1")
         self.beta, self.kl_warmup_epochs = beta, kl_warmup_epochs
         self.binarize, self.importance_samples = binarize, importance_samples
