@@ -15,17 +15,20 @@ from studies.running import COLOURS, Run, figure, mean_std, train, write
 
 RATES = (0.001, 0.005)
 FEW = ("train_examples=100", "data.batch_size=20", "trainer.check_val_every_n_epoch=5", "trainer.log_every_n_steps=10")
-BODIES = ("autoencoder", "denoising_autoencoder")
+BODIES = {  # of the same layers: the encoder is the classifier's
+    "autoencoder": ("model=autoencoder",),
+    "denoising autoencoder": ("model=autoencoder", "task.corruption=masking", "task.corruption_level=0.3"),
+}
 
 
 def main(seeds: int = 5, epochs: int = 60, first: tuple[str, ...] = ()) -> dict[str, dict[str, str]]:
     """`first` are further words for the autoencoders' own training."""
     picture, (axes,) = figure(7.5, 3.2, "Test accuracy with a hundred labels: each dot a seed")
     ways: dict[str, tuple[str, ...]] = {"from scratch": ()}
-    for body in BODIES:
-        weights = f"model.weights={train(f'model={body}', *first).folder}"
-        ways[f"{body.replace('_', ' ')}, encoder frozen"] = (weights, "transfer.freeze=body")
-        ways[f"{body.replace('_', ' ')}, encoder trained on"] = (weights,)
+    for body, unlabelled in BODIES.items():
+        weights = f"model.weights={train(*unlabelled, *first).folder}"
+        ways[f"{body}, encoder frozen"] = (weights, "transfer.freeze=body")
+        ways[f"{body}, encoder trained on"] = (weights,)
     numbers: dict[str, dict[str, str]] = {}
     for place, (way, words) in enumerate(ways.items()):
         recipe = ("model=encoder_classifier", *FEW, *words, f"trainer.max_epochs={epochs}")

@@ -10,10 +10,9 @@ from zoo.checkpoint import find_checkpoint, read_checkpoint
 
 
 def test_the_study_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One autoencoder and one classifier of each way: an encoder that is frozen is the autoencoder's."""
+    """One classifier of each way: an encoder that is frozen is the autoencoder's."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(running, "OUT", tmp_path / "docs")
-    monkeypatch.setattr(few_labels, "BODIES", ("autoencoder",))
     monkeypatch.setattr(few_labels, "RATES", (0.001,))
     short = ("trainer.accelerator=cpu", "trainer.check_val_every_n_epoch=1", "data.eval_batch_size=1000")
     monkeypatch.setattr(few_labels, "FEW", (*few_labels.FEW, *short))
@@ -30,21 +29,29 @@ def test_the_study_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     )
     assert json.loads((tmp_path / "docs" / "few_labels.json").read_text()) == numbers
     assert (tmp_path / "docs" / "few_labels.png").exists()
-    assert list(numbers) == ["from scratch", "autoencoder, encoder frozen", "autoencoder, encoder trained on"]
-    classifiers = list(words)[1:]
-    for folder, numbers_of_way in zip(classifiers, numbers.values(), strict=True):
-        checkpoint = read_checkpoint(find_checkpoint(folder))
-        assert checkpoint["zoo"]["config"]["train_examples"] == 100
-        assert checkpoint["zoo"]["config"]["optimizer"]["lr"] == 0.001
-        accuracy = json.loads((folder / "scores.json").read_text())["test/accuracy"]
-        assert numbers_of_way["test accuracy"] == f"{accuracy:.4f}"
-    states = [read_checkpoint(find_checkpoint(folder))["state_dict"] for folder in words]
-    encoders = [
-        {n: v for n, v in s.items() if n.startswith("network.encoder") and n.endswith("weight")} for s in states
+    runs = {folder: read_checkpoint(find_checkpoint(folder)) for folder in words}
+    bodies = [folder for folder, run in runs.items() if any("decoder" in n for n in run["state_dict"])]
+    assert [runs[folder]["zoo"]["config"]["task"]["corruption"] for folder in bodies] == ["none", "masking"]
+    assert list(numbers) == [
+        "from scratch",
+        "autoencoder, encoder frozen",
+        "autoencoder, encoder trained on",
+        "denoising autoencoder, encoder frozen",
+        "denoising autoencoder, encoder trained on",
     ]
-    same = [all(encoder[name].equal(value) for name, value in encoders[0].items()) for encoder in encoders]
-    assert same == [True, False, True, False]
-    assert encoders[0]
+    encoders = {folder: {n: v for n, v in run["state_dict"].items() if "encoder" in n} for folder, run in runs.items()}
+    starts = [None, bodies[0], bodies[0], bodies[1], bodies[1]]
+    frozen = []
+    classifiers = [folder for folder in words if folder not in bodies]
+    for folder, start, found in zip(classifiers, starts, numbers.values(), strict=True):
+        config = runs[folder]["zoo"]["config"]
+        assert config["train_examples"] == 100
+        assert config["optimizer"]["lr"] == 0.001
+        accuracy = json.loads((folder / "scores.json").read_text())["test/accuracy"]
+        assert found["test accuracy"] == f"{accuracy:.4f}"
+        if start is not None:
+            frozen.append(all(encoders[folder][name].equal(value) for name, value in encoders[start].items()))
+    assert frozen == [True, False, True, False]
 
 
 def test_the_rate_is_chosen_on_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
