@@ -16,7 +16,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from zoo.pictures import COLOURS, GREY, Pictures, _figure, _name
+from zoo.pictures import COLOURS, GREY, Pictures, class_name, new_figure
 from zoo.sequence_pictures import evaluating
 from zoo.tasks.generative import pixels
 
@@ -70,7 +70,7 @@ def grids(parts: Sequence[tuple[str, Tensor, int]], *, title: str, names: Sequen
     shown = [tiled(images, columns) for _, images, columns in parts]
     heights = [grid.shape[0] / 80 + 0.25 * bool(heading) for grid, (heading, _, _) in zip(shown, parts, strict=True)]
     width = max(grid.shape[1] for grid in shown) / 80 + (0.9 if names else 0.1)
-    figure = _figure(max(4.0, width), 0.4 + sum(heights), title)
+    figure = new_figure(max(4.0, width), 0.4 + sum(heights), title)
     panels = figure.subplots(len(parts), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, grid, (heading, images, columns) in zip(panels, shown, parts, strict=True):
         axes.imshow(grid.numpy(), interpolation="nearest")
@@ -93,7 +93,7 @@ def kl_bars(kl: Tensor, variance: Tensor) -> Figure:
     order = kl.argsort(descending=True)
     active = (variance > ACTIVE)[order].tolist()
     title = f"KL on validation {kl.sum():.1f} nats · {sum(active)} of {len(kl)} latent dimensions active"
-    figure = _figure(min(12.0, max(5.6, 1.0 + 0.22 * len(kl))), 2.8, title)
+    figure = new_figure(min(12.0, max(5.6, 1.0 + 0.22 * len(kl))), 2.8, title)
     axes = figure.subplots()
     axes.bar(range(len(kl)), kl[order].numpy(), color=[COLOURS[0] if on else "#B8B8B8" for on in active], width=0.8)
     if len(kl) <= 64:
@@ -147,7 +147,7 @@ class GenerativePictures(Pictures):
         classes = min(12, self.facts["num_classes"])
         condition = torch.arange(classes, device=task.device).repeat_interleave(each)
         images = task.sample(torch.arange(len(condition), device=task.device), seed=SEED, condition=condition)
-        names = [_name(label, self.facts.get("class_names")) for label in range(classes)]
+        names = [class_name(label, self.facts.get("class_names")) for label in range(classes)]
         title = f"Samples · {each} of each class" + (", the first 12" if classes < self.facts["num_classes"] else "")
         return grids([("", images, each)], title=title, names=names)
 

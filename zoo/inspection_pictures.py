@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from zoo.pictures import COLOURS, GREY, _figure, _name, unnormalise
+from zoo.pictures import COLOURS, GREY, class_name, new_figure, unnormalise
 
 _PANELS = {  # column: title, whether on a logarithmic scale
     "mean": ("mean of the output", False),
@@ -25,7 +25,7 @@ _MARKS = {"convolution, linear": "o-", "activation": "s-", "norm": "^-", "other"
 def statistics_curves(rows: Sequence[Mapping[str, Any]], *, examples: int) -> Figure:
     """Rows of `zoo.layer_statistics`, in the order of the calls, a curve for each kind of layer."""
     width = min(16.0, max(8.0, 2 + 0.17 * len(rows)))
-    figure = _figure(width, 10.5, f"Layers from input to output · {examples} examples")
+    figure = new_figure(width, 10.5, f"Layers from input to output · {examples} examples")
     panels = list(figure.subplots(len(_PANELS), 1, sharex=True))
     for axes, (column, (title, is_log)) in zip(panels, _PANELS.items(), strict=True):
         for (kind, mark), colour in zip(_MARKS.items(), COLOURS, strict=False):
@@ -65,7 +65,7 @@ def grad_cam_grid(
     count, columns = len(images), min(4, len(images))
     lines = math.ceil(count / columns)
     title = f"Grad-CAM for the predicted class · layer {layer}, {maps.shape[1]}×{maps.shape[2]} · orange: wrong"
-    figure = _figure(max(5.0, 2.7 * columns), 0.5 + 1.55 * lines, title)
+    figure = new_figure(max(5.0, 2.7 * columns), 0.5 + 1.55 * lines, title)
     places = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axes in places:
         axes.set_axis_off()
@@ -78,7 +78,9 @@ def grad_cam_grid(
         axes.imshow(np.concatenate([plain, gap, lit], axis=1), interpolation="nearest")
         said = int(score.argmax())
         is_right = said == target
-        text = f"{_name(said, names)} · {score[said]:.0%}" + ("" if is_right else f", is {_name(target, names)}")
+        text = f"{class_name(said, names)} · {score[said]:.0%}" + (
+            "" if is_right else f", is {class_name(target, names)}"
+        )
         text += "" if map.any() else " (no evidence)"
         axes.set_title(text, fontsize=8, pad=3, color=GREY if is_right else COLOURS[1])
     return figure

@@ -41,7 +41,7 @@ from zoo.frechet import (
 )
 from zoo.models.inception_v3 import InceptionV3
 from zoo.network import construct
-from zoo.pictures import _figure, _show
+from zoo.pictures import new_figure, show
 from zoo.randomness import key, normal, permutation, uniform
 from zoo.report import quieten_lightning, versions, write_whole
 from zoo.run import make_task
@@ -52,7 +52,8 @@ from zoo.transfer import heads, put_weights, read_weights
 
 KEYS: dict[str, Any] = {"ckpt_path": None, "features": None, "n": 2000, "seed": 0, "seeds": 1, "split": "test"}
 KEYS |= {"steps": None, "sampler": None, "guidance": None, "eta": None, "baselines": True, "out": None, "trust": False}
-LEAST = {"n": 2, "seed": 0, "seeds": 1, "steps": 1}  # the whole numbers
+LEAST = {"n": 2, "seed": 0, "seeds": 1, "steps": 2}  # the whole numbers
+MOST = {"n": 1_000_000, "seeds": 100}
 SAMPLING = ("steps", "sampler", "guidance", "eta")  # keys of a task that make other pictures of the same network
 BATCH = 250  # pictures at a time
 FITTED = 5000  # training pictures that the baselines are made of, at most
@@ -136,6 +137,8 @@ def parse(args: Sequence[str]) -> dict[str, Any]:
             if not value.isdecimal() or int(value) < LEAST[name]:
                 raise ZooError(f"{name}={value}: must be a whole number, at least {LEAST[name]}.")
             own[name] = int(value)
+            if name in MOST and own[name] > MOST[name]:
+                raise ZooError(f"{name}={value}: must be at most {MOST[name]}.")
         elif name in ("baselines", "trust"):
             if value not in ("true", "false"):
                 raise ZooError(f"{name}={value}: must be true or false.")
@@ -344,11 +347,11 @@ def nearest_training(pictures: Tensor, training: Tensor) -> tuple[Tensor, Tensor
 def neighbours(made: Tensor, training: Tensor, distances: Tensor, where: Tensor) -> Figure:
     """The first samples over their nearest training pictures, and below those samples that are nearest to one."""
     count, size = min(SHOWN, len(made)), made.shape[-1]
-    figure = _figure(0.9 * count + 1.2, 4.6, "Samples over their nearest training pictures, and how far those are")
+    figure = new_figure(0.9 * count + 1.2, 4.6, "Samples over their nearest training pictures, and how far those are")
     chosen = {"samples": torch.arange(count), "closest": distances.argsort()[:count]}
     middles = [2 + size / 2 + (size + 2) * place for place in range(max(2, count))]
     for axes, (name, numbers) in zip(figure.subplots(2, 1), chosen.items(), strict=True):
-        _show(axes, make_grid(torch.cat([made[numbers], training[where[numbers]]]) / 255, nrow=count, pad_value=1))
+        show(axes, make_grid(torch.cat([made[numbers], training[where[numbers]]]) / 255, nrow=count, pad_value=1))
         axes.set_xticks(middles[:count], [f"{distance:.2f}" for distance in distances[numbers]], fontsize=8)
         axes.set_yticks(middles[:2], [name, "training"], fontsize=8)
         axes.tick_params(length=0)

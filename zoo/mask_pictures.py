@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from zoo.pictures import COLOURS, GREY, Pictures, _figure, _name, _show, confusion_matrix, unnormalise
+from zoo.pictures import COLOURS, GREY, Pictures, class_name, confusion_matrix, new_figure, show, unnormalise
 from zoo.tasks.segmentation import overlaps, predicted_classes
 from zoo.tiling import centre_crop
 
@@ -66,11 +66,11 @@ def mask_grid(
     count, parts, side = len(images), 1 + len(columns), 1.25
     across = min(count, 6 // parts if parts < 6 else 1)
     down = math.ceil(count / across)
-    names = [*(_name(k, class_names) for k in range(min(classes, 24))), "ignored"]
+    names = [*(class_name(k, class_names) for k in range(min(classes, 24))), "ignored"]
     width = max(5.2, across * (parts * side + 0.15))
     legend_rows = math.ceil(len(names) / int(width / 1.3))
     room = side * images.shape[2] / images.shape[3] + (0.2 if captions else 0.03)
-    figure = _figure(width, 0.6 + down * room + 0.2 * legend_rows, title)
+    figure = new_figure(width, 0.6 + down * room + 0.2 * legend_rows, title)
     # a narrow empty column parts the examples of a row
     ratios = ([1.0] * parts + [0.08]) * across
     places = figure.subplots(down, len(ratios), squeeze=False, width_ratios=ratios)
@@ -79,7 +79,7 @@ def mask_grid(
     pictures = unnormalise(images, mean, std)
     for i in range(count):
         row = places[i // across, (i % across) * (parts + 1) :]
-        _show(row[0], pictures[i])
+        show(row[0], pictures[i])
         for axes, (_, masks) in zip(row[1:], columns, strict=False):
             axes.imshow(paint(masks[i], classes), interpolation="nearest")
         if i < across:
@@ -110,7 +110,7 @@ def class_table(matrix: Tensor, class_names: Sequence[str] | None = None, *, tit
     total = matrix.sum().clamp_min(1)
     true, said = ((matrix.sum(axis) / total).tolist() for axis in (1, 0))
     mean = float(np.nanmean(iou)) if not all(map(math.isnan, iou)) else math.nan
-    figure = _figure(6.6, 0.95 + 0.27 * classes, f"{title} · mean IoU {mean:.3f}")
+    figure = new_figure(6.6, 0.95 + 0.27 * classes, f"{title} · mean IoU {mean:.3f}")
     axes = figure.subplots()
     rows = range(classes)
     axes.barh(rows, np.nan_to_num(iou), color=class_colours(classes), height=0.62)
@@ -122,7 +122,7 @@ def class_table(matrix: Tensor, class_names: Sequence[str] | None = None, *, tit
         for row, text in zip([-0.85, *rows], [heading, *cells], strict=True):
             colour = GREY if row < 0 else "#1A1A1A"
             axes.text(1.13 + 0.19 * column, row, text, ha="right", va="center", fontsize=8, color=colour)
-    axes.set_yticks(rows, [_name(k, class_names) for k in rows])
+    axes.set_yticks(rows, [class_name(k, class_names) for k in rows])
     axes.set_ylim(classes - 0.4, -1.2)
     axes.set_xlim(0, 1.13 + 0.19 * 3 + 0.01)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "", ".5", "", "1"])

@@ -26,7 +26,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREY = "#595959"
 
 
-def _figure(width: float, height: float, title: str) -> Figure:
+def new_figure(width: float, height: float, title: str) -> Figure:
+    """An empty figure of so many inches, without a window, its title at the left."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11, x=0.02, ha="left", fontweight="bold")
@@ -55,7 +56,7 @@ def _stretch(images: Tensor) -> Tensor:
     return (images - low) / (high - low).clamp_min(1e-12)
 
 
-def _show(axes: Axes, image: Tensor, **options: Any) -> None:
+def show(axes: Axes, image: Tensor, **options: Any) -> None:
     """One image (C, H, W) in [0, 1]; of more than three channels the mean is shown."""
     if image.shape[0] == 3:
         axes.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest", **options)
@@ -66,7 +67,7 @@ def _show(axes: Axes, image: Tensor, **options: Any) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _name(index: int, class_names: Sequence[str] | None) -> str:
+def class_name(index: int, class_names: Sequence[str] | None) -> str:
     """A class's name, shortened so that a caption under a small image stays one line."""
     name = class_names[index] if class_names else str(index)
     return name if len(name) <= 14 else name[:13] + "…"
@@ -75,7 +76,7 @@ def _name(index: int, class_names: Sequence[str] | None) -> str:
 def _tiles(count: int, columns: int, title: str, *, captions: int, side: float = 1.0) -> tuple[Figure, list[Axes]]:
     """A figure with `count` places of `side` inches, each with room for `captions` lines of text."""
     rows = math.ceil(count / columns)
-    figure = _figure(max(4.0, (side + 0.05) * columns), 0.4 + rows * (side + 0.05 + 0.17 * captions), title)
+    figure = new_figure(max(4.0, (side + 0.05) * columns), 0.4 + rows * (side + 0.05 + 0.17 * captions), title)
     places = list(figure.subplots(rows, columns, squeeze=False).flat)
     for unused in places[count:]:
         unused.set_axis_off()
@@ -97,14 +98,14 @@ def input_grid(
     size = "×".join(str(n) for n in images.shape[1:])
     figure, places = _tiles(count, 8, f"Training input · {size}", captions=targets is not None)
     for i, axes in enumerate(places):
-        _show(axes, shown[i])
+        show(axes, shown[i])
         if targets is not None and targets.ndim == 1:
             axes.set_xlabel(_label(targets[i], class_names), fontsize=8, labelpad=2)
     return figure
 
 
 def _label(target: Tensor, class_names: Sequence[str] | None) -> str:
-    return f"{target.item():.3g}" if target.is_floating_point() else _name(int(target), class_names)
+    return f"{target.item():.3g}" if target.is_floating_point() else class_name(int(target), class_names)
 
 
 def confusion_matrix(matrix: Tensor, class_names: Sequence[str] | None = None, *, title: str = "Confusion") -> Figure:
@@ -112,11 +113,13 @@ def confusion_matrix(matrix: Tensor, class_names: Sequence[str] | None = None, *
     counts = matrix.detach().cpu().double()
     classes = len(counts)
     share = counts / counts.sum(1, keepdim=True).clamp_min(1)
-    names = [_name(i, class_names) for i in range(classes)]
+    names = [class_name(i, class_names) for i in range(classes)]
     written = classes <= 20
     side = 2.2 + (0.42 * classes if written else 6.5)
     accuracy = counts.trace() / counts.sum().clamp_min(1)
-    figure = _figure(max(4.6, side + 0.6), max(3.8, side), f"{title} · {accuracy:.2%} of {int(counts.sum()):,} correct")
+    figure = new_figure(
+        max(4.6, side + 0.6), max(3.8, side), f"{title} · {accuracy:.2%} of {int(counts.sum()):,} correct"
+    )
     axes = figure.subplots()
     image = axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.02, ticks=[0, 0.5, 1], format=lambda x, _: f"{x:.0%}")
@@ -166,17 +169,17 @@ def mistakes(
     wrong = (targets != predictions).nonzero().flatten().cpu()
     order = wrong[confidences.detach().cpu()[wrong].argsort(descending=True, stable=True)][:count]
     if not len(order):
-        figure = _figure(4.0, 1.2, "Mistakes · none")
+        figure = new_figure(4.0, 1.2, "Mistakes · none")
         figure.text(0.02, 0.4, "Every example was classified correctly.", fontsize=9, color=GREY)
         return figure
     shown = unnormalise(images[order.to(images.device)], mean, std)
     title = f"Most confident mistakes · {len(order)} shown, named as predicted"
     figure, places = _tiles(len(order), 8, title, captions=2)
     for axes, image, i in zip(places, shown, order.tolist(), strict=True):
-        _show(axes, image)
-        said = f"{_name(int(predictions[i]), class_names)} · {float(confidences[i]):.0%}"
+        show(axes, image)
+        said = f"{class_name(int(predictions[i]), class_names)} · {float(confidences[i]):.0%}"
         axes.set_title(said, fontsize=8, color=COLOURS[1], fontweight="bold", pad=2)
-        axes.set_xlabel(f"is {_name(int(targets[i]), class_names)}", fontsize=8, labelpad=2)
+        axes.set_xlabel(f"is {class_name(int(targets[i]), class_names)}", fontsize=8, labelpad=2)
     return figure
 
 
@@ -200,7 +203,7 @@ def filters(weight: Tensor, *, count: int = 64, title: str = "First-layer filter
     figure, places = _tiles(count, columns, f"{title} · {total} of {size}{shown}", captions=1, side=0.8)
     for axes, tile, label in zip(places, tiles, labels, strict=False):
         if colour:
-            _show(axes, tile)
+            show(axes, tile)
         else:
             axes.imshow(tile[0].numpy(), cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
             axes.set_xticks([])
@@ -222,7 +225,7 @@ def learning_curves(metrics_csv: str | Path) -> Figure:
     names = sorted(curves, key=lambda name: ("val" not in curves[name], name != "loss", name))
     columns = min(3, max(1, len(names)))
     rows = max(1, math.ceil(len(names) / columns))
-    figure = _figure(3.6 * columns + 0.4, 2.6 * rows + 0.4, "Learning curves")
+    figure = new_figure(3.6 * columns + 0.4, 2.6 * rows + 0.4, "Learning curves")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for unused in panels[len(names) :]:
         unused.set_axis_off()
@@ -264,10 +267,10 @@ class Pictures(pl.Callback):
         self.drawn_at = -1
 
     def _is_on(self, trainer: pl.Trainer) -> bool:
-        return bool(_writers(trainer)) and not trainer.sanity_checking
+        return bool(writers(trainer)) and not trainer.sanity_checking
 
     def _write(self, trainer: pl.Trainer, task: Any, figures: Mapping[str, Figure]) -> None:
-        for writer in _writers(trainer):
+        for writer in writers(trainer):
             for name, figure in figures.items():
                 writer.add_image(name, as_image(figure), task.engine.step_count)
 
@@ -279,7 +282,7 @@ class Pictures(pl.Callback):
         epoch, positions, indices = next(iter(loader.sampler))
         batch = loader.split.batch(epoch, positions[:32], indices[:32])
         if batch["input"].ndim == 4 and trainer.is_global_zero:
-            grid = input_grid(batch["input"], batch["target"], *map(self.facts.get, ("class_names", "mean", "std")))
+            grid = input_grid(batch["input"], batch.get("target"), *map(self.facts.get, ("class_names", "mean", "std")))
             self._write(trainer, task, {"input": grid})
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, task: Any) -> None:
@@ -288,8 +291,8 @@ class Pictures(pl.Callback):
     def on_validation_batch_end(
         self, trainer: pl.Trainer, task: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        logits, target = outputs.get("logits"), batch["target"]
-        if not self._is_on(trainer) or logits is None or logits.ndim != 2 or target.ndim != 1:
+        logits, target = outputs.get("logits"), batch.get("target")
+        if not self._is_on(trainer) or logits is None or logits.ndim != 2 or target is None or target.ndim != 1:
             return
         classes = logits.shape[1]
         confidence, predicted = logits.detach().float().softmax(1).max(1)
@@ -330,7 +333,7 @@ class Pictures(pl.Callback):
         self._write(trainer, task, figures)
 
 
-def _writers(trainer: pl.Trainer) -> list[Any]:
+def writers(trainer: pl.Trainer) -> list[Any]:
     """The TensorBoard writers of this process."""
     experiments = [getattr(logger, "experiment", None) for logger in trainer.loggers]
     return [experiment for experiment in experiments if hasattr(experiment, "add_image")]

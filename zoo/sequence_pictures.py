@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
 from zoo.decoding import END, PAD, START, generate, greedy
-from zoo.pictures import COLOURS, GREY, Pictures, _figure, _writers
+from zoo.pictures import COLOURS, GREY, Pictures, new_figure, writers
 from zoo.randomness import key
 from zoo.tasks.language_model import IGNORED
 
@@ -42,7 +42,7 @@ def attention_maps(
     width = columns * min(6.0, max(2.4, 0.9 + 0.2 * max(map(len, sources))))
     height = rows * min(6.0, max(1.6, 0.8 + 0.2 * max(map(len, said))))
     title = "Attention on validation · output down, source across · orange: wrong"
-    figure = _figure(max(5.6, width), height + 0.4, title)
+    figure = new_figure(max(5.6, width), height + 0.4, title)
     places = list(figure.subplots(rows, columns, squeeze=False).flat)
     for unused in places[len(weights) :]:
         unused.set_axis_off()
@@ -70,7 +70,7 @@ def exact_by_length(length: Tensor, exact: Tensor) -> Figure:
     there = counts.nonzero().flatten()
     shares = (hits[there] / counts[there]).numpy()
     title = f"Exact match by length of the source · {exact.double().mean():.1%} of {len(exact):,}"
-    figure = _figure(min(12.0, max(5.2, 1.2 + 0.4 * len(there))), 2.8, title)
+    figure = new_figure(min(12.0, max(5.2, 1.2 + 0.4 * len(there))), 2.8, title)
     axes = figure.subplots()
     axes.bar(there.numpy(), shares, color=COLOURS[0], width=0.7)
     if len(there) <= 30:
@@ -94,7 +94,7 @@ def forecasts(truth: Tensor, forecast: Tensor, naive: Tensor, *, name: str = "th
     errors = (forecast - truth).square().mean(0).sqrt(), (naive[:, None] - truth).square().mean(0).sqrt()
     rmse = [error.square().mean().sqrt().item() for error in errors]
     title = f"Forecasts on validation · RMSE {rmse[0]:.4g}, naive {rmse[1]:.4g}"
-    figure = _figure(8.0, 3.0 if horizon == 1 else 5.0, title)
+    figure = new_figure(8.0, 3.0 if horizon == 1 else 5.0, title)
     panels = list(figure.subplots(min(2, horizon), 1, squeeze=False).flat)
     shown = slice(max(0, len(truth) - most), len(truth))
     steps = np.arange(len(truth))[shown]
@@ -203,7 +203,7 @@ class TextSamples(SequencePictures):
         text = (
             f"The validation text begins\n\n    {begun}\n\nand goes on, at temperature {TEMPERATURE},\n\n    {gone_on}"
         )
-        for writer in _writers(trainer):
+        for writer in writers(trainer):
             writer.add_text("sample", text, task.engine.step_count)
 
 
