@@ -12,7 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from torch import nn
 
 from zoo.errors import ZooError
@@ -58,6 +58,16 @@ def refuse_untrusted(config: dict[str, Any], source: str) -> None:
                 f"{source} names {key}={target}, which is not a model, optimizer, task or data class of zoo, "
                 "torch or torchvision; nothing was run.\nIf you know where the file comes from, add trust=true."
             )
+
+
+def task_class(config: dict[str, Any], source: str, *, trust: bool) -> type:
+    """The class of a stored config's task, after `refuse_untrusted` unless `trust`."""
+    if not trust:
+        refuse_untrusted(config, source)
+    try:
+        return get_class(config["task"]["_target_"])
+    except ImportError as error:  # one that trust=true lets through
+        raise ZooError(f"task: {error}") from None
 
 
 def build(config: dict[str, Any], key: str) -> Callable[..., Any]:

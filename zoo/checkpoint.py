@@ -186,6 +186,11 @@ def find_checkpoint(path: Path) -> Path:
     return found
 
 
+def folder_of(checkpoint: Path) -> Path:
+    """The run folder of a checkpoint file, or the folder where a file lies alone."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+
+
 def find_whole(folder: Path, names: Sequence[str]) -> Path | None:
     """The first whole one of a run's checkpoints of these names, None where there is none of them.
 

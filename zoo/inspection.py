@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.build import build, refuse_untrusted
-from zoo.checkpoint import find_checkpoint, read_checkpoint
+from zoo.checkpoint import find_checkpoint, folder_of, read_checkpoint
 from zoo.checks import check, check_saved, known_keys, name_of
 from zoo.conditions import check_facts, check_known, check_ranges, check_reads
 from zoo.errors import ZooError
@@ -114,7 +114,7 @@ def trained(own: dict[str, str], changes: Sequence[str]) -> Subject:
     config = checkpoint["zoo"]["config"]
     if own["trust"] != "true":
         refuse_untrusted(config, str(path))
-    folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    folder = folder_of(path)
     choices = checkpoint["zoo"]["choices"]
     if changes:
         stored = folder / "config.yaml"

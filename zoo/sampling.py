@@ -30,27 +30,41 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import get_class
 from torch import nn
 
-from zoo.build import refuse_untrusted
+from zoo.build import task_class
 from zoo.checkpoint import find_checkpoint, read_checkpoint
 from zoo.data.text import UNKNOWN, encode, tokenize
 from zoo.decoding import END, beam_search, check_sampling, generate
 from zoo.errors import ZooError
 from zoo.evaluation import load_weights
+from zoo.keys import MOST, Key, defaults, read, real, truth, whole
 from zoo.making import MAKES, make
 from zoo.network import construct
 from zoo.randomness import key
 from zoo.report import write_whole
-from zoo.suggest import nearest
 from zoo.tasks.language_model import LanguageModel
 from zoo.tasks.seq2seq import Seq2Seq
 
-KEYS: dict[str, Any] = {"ckpt_path": None, "prompt": "", "length": 400, "temperature": 0.8, "top_k": None}
-KEYS |= {"top_p": None, "n": 1, "seed": 0, "beam": 1, "out": None, "trust": False}
-KEYS |= {"what": None, "class": None, "steps": None, "eta": None, "guidance": None, "sampler": None}
-LEAST = {"length": 1, "top_k": 1, "n": 1, "seed": 0, "beam": 1, "steps": 1}  # the whole numbers
+KEYS = {
+    "ckpt_path": Key(),
+    "prompt": Key(default=""),
+    "length": Key(whole(1), 400),
+    "temperature": Key(real, 0.8),
+    "top_k": Key(whole(1)),
+    "top_p": Key(real),
+    "n": Key(whole(1, MOST), 1),
+    "seed": Key(whole(0), 0),
+    "beam": Key(whole(1), 1),
+    "out": Key(),
+    "trust": Key(truth, False),
+    "what": Key(),
+    "class": Key(),
+    "steps": Key(whole(2)),
+    "eta": Key(real),
+    "guidance": Key(real),
+    "sampler": Key(),
+}
 ONLY: dict[type, tuple[str, ...]] = {
     LanguageModel: ("temperature", "top_k", "top_p", "n", "seed", "prompt", "length"),
     Seq2Seq: ("beam", "prompt", "length"),
@@ -71,7 +85,7 @@ def main(args: Sequence[str]) -> int:
         make(own, checkpoint, path, kind)
         return 0
     network, preprocessing = trained(path, checkpoint, task)
-    options = {**KEYS, **own}
+    options = {**defaults(KEYS), **own}
     if issubclass(task, LanguageModel):
         texts = continuations(network, preprocessing, options)
     else:
@@ -92,51 +106,22 @@ def main(args: Sequence[str]) -> int:
 
 def parse(args: Sequence[str]) -> dict[str, Any]:
     """The keys that were given, with their values."""
-    own: dict[str, Any] = {}
-    for word in args:
-        name, equals, value = word.partition("=")
-        if not equals and Path(word).exists():
-            raise ZooError(f"{word}: write key=value. Did you mean ckpt_path={word}?")
-        if name not in KEYS:
-            near = nearest(name, list(KEYS))
-            hint = f"Did you mean {near}?" if near else f"There is {', '.join(KEYS)}."
-            raise ZooError(f"{word}: there is no key {name}. {hint}")
-        if not equals or (not value and name != "prompt"):
-            raise ZooError(f"{word}: write {name}=value, or leave it out.")
-        own[name] = None if value == "null" and KEYS[name] is None else value
-    for name, value in own.items():
-        if name in LEAST and value is not None:
-            if not value.isdecimal() or int(value) < LEAST[name]:
-                raise ZooError(f"{name}={value}: must be a whole number, at least {LEAST[name]}.")
-            own[name] = int(value)
-        elif name in ("temperature", "top_p", "eta", "guidance") and value is not None:
-            try:
-                own[name] = float(value)
-            except ValueError:
-                raise ZooError(f"{name}={value}: must be a number.") from None
-        elif name == "trust":
-            if value not in ("true", "false"):
-                raise ZooError(f"trust={value}: must be true or false.")
-            own[name] = value == "true"
+    own = read(args, KEYS)
+    chosen = {**defaults(KEYS), **own}
     try:
-        check_sampling(*({**KEYS, **own}[name] for name in ("temperature", "top_k", "top_p")))
+        check_sampling(*(chosen[name] for name in ("temperature", "top_k", "top_p")))
     except ValueError as error:
         raise ZooError(str(error)) from None
-    if own.get("ckpt_path") is None:
+    if "ckpt_path" not in own:
         raise ZooError("Which network? zoo sample ckpt_path=<run folder or checkpoint file> prompt=…")
-    return {name: value for name, value in own.items() if value is not None}
+    return own
 
 
 def described(own: dict[str, Any]) -> tuple[Path, dict[str, Any], type]:
     """The checkpoint that is meant: its path, what it holds, and its task."""
     path = find_checkpoint(Path(own["ckpt_path"]))
-    config = (checkpoint := read_checkpoint(path))["zoo"]["config"]
-    if not own.get("trust"):
-        refuse_untrusted(config, str(path))
-    try:
-        task = get_class(config["task"]["_target_"])
-    except ImportError as error:  # one that trust=true lets through
-        raise ZooError(f"task: {error}") from None
+    checkpoint = read_checkpoint(path)
+    task = task_class(checkpoint["zoo"]["config"], str(path), trust=own.get("trust", False))
     if not issubclass(task, tuple(ONLY)):
         raise ZooError(
             f"{path} makes nothing: its task is {task.__name__}. zoo sample takes language models, such as model=lstm, "
