@@ -103,6 +103,20 @@ def relative(ours: dict[str, Tensor], theirs: dict[str, Tensor], names: dict[str
     return worst
 
 
+def differences(network: nn.Module, ours: list[Tensor], twin: list[Tensor]) -> dict[str, float]:
+    """The differences of what a network and a twin compute with the same parameters, and of the gradients of the last.
+
+    The last is the loss, a scalar. For networks that do not map one image to logits.
+    """
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    first, second = (
+        dict(zip(names, torch.autograd.grad(tensors[-1], parameters), strict=True)) for tensors in (ours, twin)
+    )
+    with torch.no_grad():
+        outputs = largest(ours, twin)
+    return {"outputs": outputs, "gradients": relative(first, second, {name: name for name in names})}
+
+
 def compare(
     ours: nn.Module,
     twin: nn.Module,

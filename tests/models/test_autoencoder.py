@@ -2,10 +2,14 @@
 
 import copy
 import math
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from parity import differences
 from torch import Tensor, nn
 
 from zoo.models.autoencoder import ConvAutoencoder, DenseAutoencoder, EncoderClassifier
@@ -23,6 +27,70 @@ def test_the_network_of_2006_has_its_layers_and_number_of_parameters() -> None:
     assert [type(layer) for layer in network.encoder][1:] == [nn.Linear, nn.Sigmoid] * 3 + [nn.Linear]
     assert [type(layer) for layer in network.decoder][:-1] == [nn.Linear, nn.Sigmoid] * 3 + [nn.Linear]
     assert count(network) == 2_837_314
+
+
+def dense_twin(state: dict[str, Tensor], images: Tensor, tied: bool) -> tuple[Tensor, Tensor]:
+    """Code and values: sigmoids between products of matrices."""
+    numbers = sorted(int(name.split(".")[1]) for name in state if name.startswith("encoder") and "weight" in name)
+    x = images.flatten(1)
+    for number in numbers:
+        x = x @ state[f"encoder.{number}.weight"].T + state[f"encoder.{number}.bias"]
+        x = x if number == numbers[-1] and not tied else 1 / (1 + (-x).exp())
+    code = x
+    for place, number in enumerate(reversed(numbers)):
+        weight = state[f"encoder.{number}.weight"].T if tied else state[f"decoder.{2 * place}.weight"]
+        x = (1 / (1 + (-x).exp()) if place else x) @ weight.T + state[f"decoder.{2 * place}.bias"]
+    return code, x.view_as(images)
+
+
+def conv_twin(state: dict[str, Tensor], images: Tensor, tied: bool) -> tuple[Tensor, Tensor]:
+    """Code and values: 28×28 to 14×14 to 7×7 and back, as functions."""
+
+    def of(name: str) -> tuple[Tensor, Tensor]:
+        return state[f"{name}.weight"], state[f"{name}.bias"]
+
+    x = F.conv2d(images, *of("encoder.0"), stride=2, padding=1).clamp(min=0)
+    x = F.conv2d(x, *of("encoder.2"), stride=2, padding=1).clamp(min=0)
+    code = F.linear(x.flatten(1), *of("encoder.5"))
+    x = F.linear(code, *of("decoder.0")).clamp(min=0).view_as(x)
+    x = F.conv_transpose2d(x, *of("decoder.3"), stride=2, padding=1).clamp(min=0)
+    return code, F.conv_transpose2d(x, *of("decoder.5"), stride=2, padding=1)
+
+
+ONE_LAYER = {"widths": [], "code": 500, "code_activation": "sigmoid", "tied": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "twin"),
+    [
+        ("autoencoder", ConvAutoencoder, conv_twin),
+        ("autoencoder_2006", DenseAutoencoder, dense_twin),
+        ("denoising_autoencoder, tied weights", partial(DenseAutoencoder, **ONE_LAYER), dense_twin),
+    ],
+)
+def test_equals_its_twin_written_out(
+    name: str,
+    kind: Callable[[], nn.Module],
+    twin: Callable[..., tuple[Tensor, Tensor]],
+    certify_row: Callable[..., None],
+) -> None:
+    torch.manual_seed(0)
+    network = kind().double()
+    for parameter in network.parameters():
+        if parameter.ndim == 1:
+            nn.init.normal_(parameter, 0, 0.1)
+    images = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    code, values = twin(dict(network.named_parameters()), images, "tied" in name)
+    made = 1 / (1 + (-values).exp())
+    their_loss = -(images * made.log() + (1 - images) * (1 - made).log()).sum()
+    ours = network.decode(network.encode(images))
+    loss = F.binary_cross_entropy_with_logits(ours, images, reduction="sum")
+    certify_row(
+        name,
+        **differences(network, [network.encode(images), network(images), loss], [code, made, their_loss]),
+        source="functions in tests/models/test_autoencoder.py: code, reconstruction, cross-entropy",
+        image_size=28,
+    )
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -14,7 +14,7 @@ from zoo.summary import summarize
 TINY = {"in_channels": 1, "image_size": 8, "width": 8, "multipliers": (1, 2), "blocks": 1, "attention": (4,)}
 TINY |= {"groups": 2, "dropout": 0.0}
 TIMES = torch.tensor([0, 7, 999])
-SPECIFIC = (".attention.output", ".conv2")  # names of what ends a branch
+ENDS = (".attention.output", ".conv2")  # names of what ends a branch
 
 
 def tiny(**arguments) -> DDPMUNet:
@@ -177,7 +177,7 @@ def test_starts_as_glorot_with_branches_that_are_almost_zero() -> None:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             kernel = layer.weight[0, 0].numel()
             limit = math.sqrt(6 / (sum(layer.weight.shape[:2]) * kernel))
-            limit *= 1e-5 if name.endswith(SPECIFIC) or name == "head.2" else 1
+            limit *= 1e-5 if name.endswith(ENDS) or name == "head.2" else 1
             assert 0.95 * limit < layer.weight.abs().max() <= limit * 1.00001, name
             assert not layer.bias.any()
     images = torch.randn(3, 1, 16, 16)
@@ -286,7 +286,7 @@ def test_dropout_stands_before_the_last_convolution_of_every_block() -> None:
         ({"heads": 0}, "heads=0: must be 1 or more"),
         ({"groups": 0}, "groups=0: must be 1 or more"),
         ({"num_classes": 0, "conditional": True}, "num_classes=0: must be 1 or more with conditional=True"),
-        ({"conditional": True}, "num_classes=None: must be 1 or more with conditional=True"),
+        ({"conditional": True}, "conditional=true: must be false for data without classes"),
         ({"multipliers": ()}, r"multipliers=\[\]: must be a number for each level, 1 or more"),
         ({"multipliers": (1, 0)}, r"multipliers=\[1, 0\]: must be a number for each level, 1 or more"),
         ({"dropout": 1.0}, "dropout=1.0: must be at least 0 and below 1"),

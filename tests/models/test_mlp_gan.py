@@ -1,9 +1,12 @@
 """The dense GAN: counts, a functional twin, conditions, first weights, what is refused."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from parity import differences
+from torch import Tensor, nn
 
 from zoo.models.mlp_gan import MLPGAN
 
@@ -21,11 +24,15 @@ def test_counts_of_the_authors_widths() -> None:
 
 
 @pytest.mark.parametrize("conditional", [False, True])
-def test_twin_written_out(conditional: bool) -> None:
-    network = MLPGAN(**TINY, in_channels=2, conditional=conditional).eval()
+def test_equals_its_twin_written_out(conditional: bool, certify_row: Callable[..., None]) -> None:
+    torch.manual_seed(0)
+    network = MLPGAN(image_size=4, in_channels=2, latent=5, conditional=conditional).eval().double()
     assert network.num_classes == (10 if conditional else None)
     condition = CLASSES if conditional else None
-    one_hot = torch.eye(10)[CLASSES] if conditional else torch.zeros(3, 0)
+    noise, one_hot = NOISE.double(), torch.eye(10).double()[CLASSES] if conditional else torch.zeros(3, 0)
+    for parameter in network.parameters():
+        if parameter.ndim == 1:
+            nn.init.normal_(parameter, 0, 0.1)
 
     def dense(x: Tensor, tensors: list[Tensor], slope: float) -> Tensor:
         for weight, bias in zip(tensors[::2], tensors[1::2], strict=True):
@@ -34,11 +41,18 @@ def test_twin_written_out(conditional: bool) -> None:
                 x = torch.where(x > 0, x, slope * x)
         return x
 
-    pictures = torch.tanh(dense(torch.cat([NOISE, one_hot], 1), list(network.generator.parameters()), 0.0))
+    pictures = torch.tanh(dense(torch.cat([noise, one_hot], 1), list(network.generator.parameters()), 0.0))
     scores = dense(torch.cat([pictures, one_hot], 1), list(network.discriminator.parameters()), 0.2)
-    torch.testing.assert_close(network.generator(NOISE, condition), pictures.view(3, 2, 4, 4))
-    torch.testing.assert_close(network(NOISE, condition), scores[:, 0])
-    assert network(NOISE[:1], None if condition is None else condition[:1]).shape == (1,)
+    ours = [network.generator(noise, condition), network(noise, condition)]
+    twin = [pictures.view(3, 2, 4, 4), scores[:, 0]]
+    losses = [F.softplus(found * torch.arange(1, 4)).sum() for found in (ours[1], twin[1])]  # each counts differently
+    certify_row(
+        f"mlp_gan, {'told the class' if conditional else 'without classes'}",
+        **differences(network, [*ours, losses[0]], [*twin, losses[1]]),
+        source="products of matrices, tests/models/test_mlp_gan.py: pictures, scores, loss; hidden layers of 1200",
+        image_size=4,
+    )
+    assert network(noise[:1], None if condition is None else condition[:1]).shape == (1,)
 
 
 def test_dropout_of_the_authors_file_acts_while_training_on_the_discriminator_only() -> None:

@@ -1,11 +1,16 @@
 """Variational autoencoders: published counts, the sample that is decoded, conditions, likelihoods, first weights."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
+from parity import differences
 from torch import Tensor, nn
+from torch.distributions import Bernoulli, Normal, kl_divergence
 
+from zoo.likelihoods import bernoulli_log_likelihood, kl_to_standard_normal
 from zoo.models.vae import VAE, ConvVAE
 from zoo.summary import summarize
 
@@ -60,6 +65,65 @@ def test_forward_decodes_mean_plus_deviation_times_noise(kind: Any, likelihood: 
     assert mean.shape == log_variance.shape == (2, 3)
     inside = bool(((reconstruction > 0) & (reconstruction < 1)).all())
     assert inside == (likelihood == "gaussian")  # means; the others are logits
+
+
+def dense_twin(state: dict[str, Tensor], images: Tensor, noise: Tensor, one_hot: Tensor) -> tuple[Tensor, ...]:
+    """784-400-20 and back, as products of matrices."""
+
+    def layer(name: str, x: Tensor) -> Tensor:
+        return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
+
+    hidden = layer("encoder.0", torch.cat([images.flatten(1), one_hot], 1)).clamp(min=0)
+    mean, log_variance = layer("mean", hidden), layer("log_variance", hidden)
+    latent = mean + log_variance.exp().sqrt() * noise
+    hidden = layer("decoder.0", torch.cat([latent, one_hot], 1)).clamp(min=0)
+    return layer("decoder.2", hidden).view_as(images), mean, log_variance
+
+
+def conv_twin(state: dict[str, Tensor], images: Tensor, noise: Tensor, one_hot: Tensor) -> tuple[Tensor, ...]:
+    """28×28 to 14×14 to 7×7 and back, as functions."""
+    x = torch.cat([images, one_hot[:, :, None, None] * torch.ones_like(images)], 1)
+    for name in ("encoder.0", "encoder.2"):
+        x = F.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], stride=2, padding=1).clamp(min=0)
+    mean, log_variance = (
+        x.flatten(1) @ state[f"{name}.weight"].T + state[f"{name}.bias"] for name in ("mean", "log_variance")
+    )
+    latent = torch.cat([mean + log_variance.exp().sqrt() * noise, one_hot], 1)
+    x = (latent @ state["decoder.0.weight"].T + state["decoder.0.bias"]).view_as(x)
+    for name in ("decoder.3", "decoder.5"):
+        x = F.conv_transpose2d(x.clamp(min=0), state[f"{name}.weight"], state[f"{name}.bias"], stride=2, padding=1)
+    return x, mean, log_variance
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "twin", "conditional"),
+    [
+        ("vae 784-400-20", VAE, dense_twin, False),
+        ("cvae 784-400-20", VAE, dense_twin, True),
+        ("conv_vae", ConvVAE, conv_twin, False),
+        ("conv_vae, told the class", ConvVAE, conv_twin, True),
+    ],
+)
+def test_equals_its_twin_written_out(
+    name: str, kind: Any, twin: Callable[..., tuple[Tensor, ...]], conditional: bool, certify_row: Callable[..., None]
+) -> None:
+    torch.manual_seed(0)
+    network = kind(num_classes=10, conditional=conditional).double()
+    images, noise = pictures(3).double(), torch.randn(3, 20, dtype=torch.float64)
+    classes = torch.tensor([3, 0, 9])
+    one_hot = torch.eye(10).double()[classes] if conditional else torch.zeros(3, 0)
+    ours = network(images, noise, *([classes] if conditional else []))
+    loss = (kl_to_standard_normal(*ours[1:]).sum(1) - bernoulli_log_likelihood(ours[0], images)).mean()
+    theirs = twin(dict(network.named_parameters()), images, noise, one_hot)
+    likelihood = Bernoulli(logits=theirs[0], validate_args=False).log_prob(images)  # of grey levels
+    posterior = Normal(theirs[1], (theirs[2] / 2).exp())
+    their_loss = (kl_divergence(posterior, Normal(0.0, 1.0)).sum() - likelihood.sum()) / 3
+    certify_row(
+        name,
+        **differences(network, [*ours, loss], [*theirs, their_loss]),
+        source="functions in tests/models/test_vae.py, torch.distributions: reconstruction, mean, log-variance, loss",
+        image_size=28,
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
