@@ -1,6 +1,7 @@
 """Likelihoods of pixels and bounds on them, against torch.distributions, exact masses and a model that is solvable."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -77,11 +78,18 @@ def test_half_precision_is_computed_in_float32() -> None:
     torch.testing.assert_close(found, bernoulli_log_likelihood(logits.float(), images))
 
 
-def test_kl_is_torchs_and_that_of_many_samples() -> None:
-    mean, log_variance = normals(5, 4, 3), normals(6, 4, 3)
+def test_kl_is_torchs_and_that_of_many_samples(certify_row: Callable[..., None]) -> None:
+    mean, log_variance = normals(5, 4, 3).requires_grad_(), normals(6, 4, 3).requires_grad_()
     found = kl_to_standard_normal(mean, log_variance)
     posterior, prior = Normal(mean, (0.5 * log_variance).exp()), Normal(torch.zeros(()).double(), 1.0)
-    torch.testing.assert_close(found, kl_divergence(posterior, prior), rtol=1e-12, atol=1e-12)
+    theirs = kl_divergence(posterior, prior)
+    gradients = [torch.cat(torch.autograd.grad(kl.sum(), (mean, log_variance))) for kl in (found, theirs)]
+    certify_row(
+        "kl to the standard normal",
+        outputs=(found - theirs).abs().max().item(),
+        gradients=((gradients[0] - gradients[1]).abs().max() / gradients[1].abs().max()).item(),
+        source="torch.distributions.kl_divergence",
+    )
     z = mean + posterior.scale * normals(7, 40_000, 4, 3)
     sampled = (posterior.log_prob(z) - prior.log_prob(z)).mean(0)
     torch.testing.assert_close(sampled, found, rtol=0, atol=0.1)

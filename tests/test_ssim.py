@@ -1,5 +1,7 @@
 """SSIM against the paper's formula written out in numpy, and against torchmetrics."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -45,13 +47,21 @@ def test_ssim_is_the_formula_in_windows_that_fit(height: int, width: int, side: 
         assert found[number].item() == pytest.approx(expected, abs=1e-12)
 
 
-def test_ssim_is_torchmetrics_inside_the_border() -> None:
+def test_ssim_is_torchmetrics_inside_the_border(certify_row: Callable[..., None]) -> None:
     """torchmetrics also counts windows over the border, whose outside it fills by reflection."""
     images, others = pictures(3, 3, 28, 32)
+    images.requires_grad_()
     options = {"data_range": 1.0, "reduction": "none", "return_full_image": True}
     _, full = structural_similarity_index_measure(others, images, **options)
     expected = full[..., 5:-5, 5:-5].mean((1, 2, 3))
-    torch.testing.assert_close(ssim(images, others), expected, rtol=0, atol=1e-9)
+    found = ssim(images, others)
+    gradients = [torch.autograd.grad(value.sum(), images)[0] for value in (found, expected)]
+    certify_row(
+        "ssim",
+        outputs=(found - expected).abs().max().item(),
+        gradients=((gradients[0] - gradients[1]).abs().max() / gradients[1].abs().max()).item(),
+        source="torchmetrics.functional.image.structural_similarity_index_measure, without windows over the border",
+    )
     torch.testing.assert_close(ssim(images.float(), others.float()), expected.float(), rtol=0, atol=1e-5)
 
 
