@@ -372,3 +372,18 @@ def test_mutations_as_commands() -> None:
         done = subprocess.run(command, cwd=made.CONFIGS.parent, capture_output=True, text=True)
         assert done.returncode == 2, case
         assert len(done.stderr.splitlines()) <= 3
+
+
+@pytest.mark.parametrize("data", ["moby_dick", "csv_table", "languages"])
+def test_what_a_model_sets_for_its_own_data_is_no_mistake_of_other_data(data: str) -> None:
+    text = refusal("model=autoencoder", f"data={data}") or ""
+    assert text.startswith(f"data={data} is for task=")
+    assert "and model=autoencoder for task=reconstruction." in text
+    text = refusal("model=gan", "task=diffusion") or ""
+    assert text.startswith("task=diffusion: model=gan is for task=gan.")
+
+
+@pytest.mark.parametrize("loss", ["mse", "l1", "bce", "ssim"])
+def test_every_loss_of_a_reconstruction_can_be_chosen(loss: str) -> None:
+    assert refusal("model=autoencoder", f"task.loss={loss}") is None
+    assert "mse, l1, bce or ssim" in (refusal("model=autoencoder", "task.loss=mae") or "")

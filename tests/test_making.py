@@ -334,6 +334,12 @@ def test_a_film_ends_in_the_sample(kind: str, frames: int, run, capsys) -> None:
         ("gan", ["prompt=a"], "prompt=a: this network is of task Gan"),
         ("diffusion", ["what=interpolation", "eta=1"], "eta=1.0: what=interpolation takes n, seed, class, steps"),
         ("gan", ["n=0"], "n=0: must be a whole number, at least 1."),
+        ("gan", ["n=9999999"], "n=9999999: must be at most 1000000."),
+        pytest.param(
+            *("gan", ["n=1", "out=/proc/x.png"], "out=/proc/x: no file can be made there; choose another folder."),
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's"),
+        ),
+        ("cvae", ["class=1,,2"], "class=: there is no such class; there are 0 to"),
         ("gan", ["class=1"], "class=1: this network was not told classes"),
         ("cgan", ["class=3"], "class=3: there is no such class; there are 0 to 2."),
         ("cgan", ["class=dgo"], "class=dgo: there is no such class; did you mean dog?"),

@@ -238,3 +238,11 @@ def test_callback_leaves_out_what_a_task_does_not_have() -> None:
     task.evaluated_network = nn.Linear(4, 3)
     callback.on_validation_epoch_end(trainer, task)
     assert writer.images == [("confusion", 5)]
+
+
+def test_pictures_without_classes_are_shown_without() -> None:
+    callback, writer, trainer, task = a_run()
+    trainer.train_dataloader.split.batch = lambda *_: {"input": IMAGES[:2], "position": torch.arange(2)}
+    callback.on_train_start(trainer, task)
+    callback.on_validation_batch_end(trainer, task, {"logits": torch.zeros(2, 3)}, {"input": IMAGES[:2]}, 0)
+    assert writer.images == [("input", 0)]

@@ -266,6 +266,8 @@ def apply(
     for path, parent, value in sorted(_walk(plain), key=lambda item: item[0].startswith("model.")):
         given = [argument for argument, _ in overrides if f"{path}.".startswith(f"{name_of(argument)}.")]
         if (given or not only_given) and (problem := _problem(path, parent, value, config, layout)):
+            if path.startswith(("data.", "task.")) and not given:  # perhaps what a model sets for another kind of them
+                check_task(layout.choices, plain["data"])
             lacks = path.startswith("model.") and problem.startswith("needs data.")
             origin = f"model={layout.choices.get('model')}" if lacks else _origin(path, value, layout)
             raise ZooError(f"{given[-1] if given else origin}: {problem}")

@@ -116,7 +116,7 @@ def asked_classes(text: str, facts: dict[str, Any]) -> list[int]:
         elif word.isdecimal() and int(word) < count:
             found.append(int(word))
         else:
-            near = None if word.isdecimal() else nearest(word, names)
+            near = None if word.isdecimal() or not word else nearest(word, names)
             hint = f"did you mean {near}?" if near else f"there are 0 to {count - 1}."
             raise ZooError(f"class={word}: there is no such class; {hint}")
     return found
@@ -365,5 +365,7 @@ def write(stem: Path, made: Made, *, seed: int, settings: dict[str, Any]) -> Non
             print(f"wrote {target}")
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
         raise ZooError(f"out={stem}: is a folder, or below a file; name a folder or a file to write.") from None
+    except FileNotFoundError:
+        raise ZooError(f"out={stem}: no file can be made there; choose another folder.") from None
     if made.said:
         print(made.said)

@@ -123,7 +123,9 @@ class DDPMUNet(nn.Module):
         for name, value in {**inputs, "blocks": blocks, "heads": heads, "groups": groups}.items():
             if value < 1:
                 raise ValueError(f"{name}={value}: must be 1 or more")
-        if conditional and (num_classes is None or num_classes < 1):
+        if conditional and num_classes is None:
+            raise ValueError("conditional=true: must be false for data without classes")
+        if conditional and num_classes is not None and num_classes < 1:
             raise ValueError(f"num_classes={num_classes}: must be 1 or more with conditional=True")
         if not multipliers or min(multipliers) < 1:
             raise ValueError(f"multipliers={list(multipliers)}: must be a number for each level, 1 or more")
