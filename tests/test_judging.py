@@ -10,22 +10,13 @@ import torch
 from conftest import SMALL, compose_config
 from torch import nn
 
+from zoo.baselines import make_baselines
 from zoo.errors import ZooError
 from zoo.evaluation import load
+from zoo.extractors import Extractor, look, read_extractor
 from zoo.frechet import class_balance, frechet_of_features, inception_style_score, kernel_distance
-from zoo.judging import (
-    Extractor,
-    judge,
-    levels,
-    look,
-    main,
-    make_baselines,
-    nearest_training,
-    read_extractor,
-    read_generator,
-    real_pictures,
-    samples,
-)
+from zoo.generators import levels, real_pictures, samples
+from zoo.judging import judge, main, nearest_training, read_generator
 from zoo.run import train
 
 CPU = torch.device("cpu")
@@ -80,7 +71,7 @@ def test_the_numbers_are_those_of_the_classifiers_features(runs: dict[str, Path]
     record = judged(tmp_path / "out", *words, "baselines=false")
     classifier, preprocessing, names = load(runs["lenet5"])
     assert isinstance(classifier.classifier, nn.Sequential)
-    task, data, _ = read_generator(str(runs["cvae"]), {})
+    task, data = read_generator(str(runs["cvae"]), {})
     sets = [task.sample(torch.arange(45), seed=seed, condition=torch.arange(45) % 10) for seed in (3, 4)]
     sets.append(data.splits["val"].inputs / 255)
     features, probabilities = [], []
@@ -180,10 +171,10 @@ def test_diffusion_is_sampled_as_asked_and_the_record_says_how(
     words = (f"ckpt_path={runs['diffusion']}", f"features={runs['lenet5']}", "n=4", "baselines=false")
     record = judged(tmp_path / "out", *words, "steps=2", "guidance=1.5", "eta=0.5")
     assert record["generator"]["sampling"] == {"steps": 2, "sampler": "ddim", "guidance": 1.5, "eta": 0.5}
-    assert "pictures of test, steps 2, sampler ddim, guidance 1.5, eta 0.5\n" in capsys.readouterr().out
-    task, _, _ = read_generator(str(runs["diffusion"]), {"steps": 3})
+    assert "pictures of test, steps 2, eta 0.5, guidance 1.5, sampler ddim\n" in capsys.readouterr().out
+    task, _ = read_generator(str(runs["diffusion"]), {"steps": 3})
     assert task.steps == 3
-    with pytest.raises(ZooError, match=r"steps=2: sampler=ddpm goes through all 1000 steps; say sampler=ddim."):
+    with pytest.raises(ZooError, match=r"steps=2: sampler=ddpm goes through all 1000 steps; add sampler=ddim."):
         main([*words, "steps=2", "sampler=ddpm"])
     with pytest.raises(ZooError, match="sampler=dpm"):
         main([*words, "sampler=dpm"])
@@ -193,17 +184,17 @@ def test_diffusion_is_sampled_as_asked_and_the_record_says_how(
 
 
 def test_real_pictures_are_the_files_bytes(runs: dict[str, Path]) -> None:
-    _, data, _ = read_generator(str(runs["vae"]), {})
+    _, data = read_generator(str(runs["vae"]), {})
     for split in ("train", "test"):
         assert torch.equal(real_pictures(data, split), data.splits[split].inputs)
-    _, data, _ = read_generator(str(runs["cvae"]), {})
+    _, data = read_generator(str(runs["cvae"]), {})
     assert torch.equal(real_pictures(data, "train"), data.splits["train"].inputs[data.indices("train")])
     assert len(real_pictures(data, "train")) == 100  # those that were learnt from
     assert levels(torch.tensor([-0.1, 0.0, 0.499 / 255, 0.501 / 255, 1.0, 1.2])).tolist() == [0, 0, 0, 1, 255, 255]
 
 
 def test_a_copy_of_a_training_picture_is_found_at_distance_zero(runs: dict[str, Path]) -> None:
-    _, data, _ = read_generator(str(runs["vae"]), {})
+    _, data = read_generator(str(runs["vae"]), {})
     training = real_pictures(data, "train")
     made = training[[5, 9]].clone()
     made[1, 0, :3, :4] = 255 - made[1, 0, :3, :4]
@@ -240,10 +231,10 @@ def test_baselines_have_the_statistics_they_are_called_by() -> None:
 def test_samples_do_not_depend_on_how_many_are_made_at_a_time(
     runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task, _, _ = read_generator(str(runs["cvae"]), {})
-    whole = samples(task, torch.arange(25), 1, CPU)
-    monkeypatch.setattr("zoo.judging.BATCH", 7)
-    assert (samples(task, torch.arange(25), 1, CPU).int() - whole.int()).abs().max() <= 1  # rounding
+    task, _ = read_generator(str(runs["cvae"]), {})
+    whole = samples(task, torch.arange(25), 1)
+    monkeypatch.setattr("zoo.generators.BATCH", 7)
+    assert (samples(task, torch.arange(25), 1).int() - whole.int()).abs().max() <= 1  # rounding
     assert whole.shape == (25, 1, 28, 28)
 
 
@@ -293,6 +284,7 @@ def _no_network(*args: object, **kwargs: object) -> None:
         ("ckpt_path={vae} feature={lenet5}", "there is no key feature. Did you mean features?"),
         ("ckpt_path={vae} features={lenet5} n=", "n=: write n=value, or leave it out."),
         ("ckpt_path={vae} features={lenet5} n=1", "n=1: must be a whole number, at least 2."),
+        ("ckpt_path={vae} features={lenet5} n=9999999", "n=9999999: must be at most 1000000."),
         ("ckpt_path={vae} features={lenet5} seeds=two", "seeds=two: must be a whole number, at least 1."),
         ("ckpt_path={vae} features={lenet5} baselines=1", "baselines=1: must be true or false."),
         ("ckpt_path={vae} features={lenet5} eta=all", "eta=all: must be a number."),
@@ -327,9 +319,9 @@ def test_a_classifier_of_other_pictures_is_refused(facts: dict[str, Any], messag
 
 
 def test_a_generator_whose_samples_are_no_numbers_is_told(runs: dict[str, Path]) -> None:
-    task, _, _ = read_generator(str(runs["vae"]), {})
+    task, _ = read_generator(str(runs["vae"]), {})
     nn.init.constant_(next(iter(task.network.parameters())), 0)
     for parameter in task.network.parameters():
         parameter.data.fill_(torch.inf)
     with pytest.raises(ZooError, match=r"The samples are no numbers \(NaN\)"):
-        samples(task, torch.arange(4), 0, CPU)
+        samples(task, torch.arange(4), 0)

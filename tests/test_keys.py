@@ -24,7 +24,7 @@ def test_null_and_nothing_where_they_mean_something() -> None:
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [
-        ("m=3", r"m=3: there is no key m\. There is ckpt_path, n, eta, trust, prompt\."),
+        ("zzz=3", r"zzz=3: there is no key zzz\. There is ckpt_path, n, eta, trust, prompt\."),
         ("trsut=true", r"trsut=true: there is no key trsut\. Did you mean trust\?"),
         ("n", "n: write n=value, or leave it out"),
         ("eta=", "eta=: write eta=value, or leave it out"),
