@@ -2,7 +2,8 @@
 
     python killed_run.py FOLDER PLACE COUNT OVERRIDE…
 
-PLACE is step, validation, save or never; the process dies the COUNT-th time it gets there.
+PLACE is step, update, validation, save, test or never; the process dies the COUNT-th time it gets there. A step is of
+one batch, an update of the weights: of a GAN there is one of the discriminator, then one of the generator.
 """
 
 import os
@@ -39,10 +40,14 @@ def main(folder: Path, place: str, count: int, overrides: list[str]) -> None:
     torch.set_num_threads(1)
     if place == "step":
         die_at(Engine, "step", count)
+    elif place == "update":
+        die_at(Engine, "update", count)
     elif place == "validation":
         die_at(Task, "validation_step", count)
     elif place == "save":  # the new file is written aside, the old one still has its name
         die_at(zoo.checkpoint.os, "replace", count)
+    elif place == "test":  # the training is over, its scores are not there yet
+        die_at(Task, "on_test_epoch_start", count)
     if (folder / "config.yaml").exists():
         resume(folder, {})
         return

@@ -7,15 +7,19 @@ import random
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from zoo.errors import ZooError
 from zoo.run import resume
+from zoo.sampling import main as sample
 
 REPOSITORY = Path(__file__).parents[1]
 EVERYTHING = [
@@ -54,25 +58,28 @@ def add(digest: Any, value: Any) -> None:
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
-    """sha256 of all that a run ends with: weights, averages, optimizer, engine and callback state, metrics, scores."""
+    """sha256 of all that a run ends with: its checkpoints (weights, averages, optimizers, counts), metrics, scores."""
     prints = {}
-    for name in ("best", "last"):
-        checkpoint = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
-        for part in ("state_dict", "optimizer_states", "engine", "callbacks"):
+    for path in sorted((folder / "checkpoints").glob("*.ckpt")):
+        checkpoint = torch.load(path, weights_only=True)
+        for part in checkpoint.keys() - {"zoo"}:  # which says where and when
             digest = hashlib.sha256()
             add(digest, checkpoint[part])
-            prints[f"{name}.{part}"] = digest.hexdigest()
+            prints[f"{path.stem}.{part}"] = digest.hexdigest()
     for name in ("metrics.csv", "scores.json"):
         prints[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     return prints
 
 
-def logged(folder: Path) -> list[tuple[str, int]]:
-    """Every (tag, step) in the event files, with repetitions."""
+def logged(folder: Path) -> list[tuple[str, int, str]]:
+    """Every (tag, step, sha256 of the number or picture) in the event files, with repetitions."""
     found = []
     for path in sorted(folder.glob("events.out.tfevents.*")):
         for event in EventFileLoader(str(path)).Load():
-            found += [(value.tag, event.step) for value in event.summary.value if "hparams" not in value.tag]
+            for value in event.summary.value:
+                if "hparams" not in value.tag:
+                    content = hashlib.sha256(value.tensor.SerializeToString()).hexdigest()
+                    found.append((value.tag, event.step, content))
     return sorted(found)
 
 
@@ -87,7 +94,8 @@ def assert_same_end(killed: Path, whole: Path) -> None:
     assert fingerprint(killed) == fingerprint(whole)
     assert_each_step_once(killed)
     assert logged(killed) == logged(whole)
-    assert len(set(logged(whole))) == len(logged(whole)), "each tag stands once at each step"
+    places = [place for *place, _ in logged(whole)]
+    assert all(before != after for before, after in pairwise(places)), "each tag stands once at each step"
 
 
 CASES = {
@@ -119,6 +127,66 @@ SEQUENCES = {
         )
     ],
 }
+
+
+# all that is drawn, averaged or counted in the training of what makes pictures
+GENERATORS = {
+    "autoencoder, denoising and contractive": [
+        *("model=autoencoder", "model.width=0.125", "model.code=6", "model.code_activation=sigmoid"),
+        *("task.corruption=salt_pepper", "task.contractive_weight=0.1", "task.sparsity=kl"),
+    ],
+    "vae, binarised and warmed up": [
+        *("model=vae", "model.hidden=[24]", "model.latent_size=5"),
+        *("task.binarize=dynamic", "task.kl_warmup_epochs=6", "task.importance_samples=3"),
+    ],
+    "gan, two steps of the discriminator": [
+        *("model=cgan", "model.width=0.125", "model.latent=8", "scheduler=cosine"),
+        *("task.n_critic=2", "task.gradient_penalty=1", "task.discriminator_lr=4"),
+    ],
+    "diffusion, classes forgotten": [
+        *("model=diffusion", "model.width=8", "model.multipliers=[1,2]", "model.attention=[8]", "model.dropout=0.1"),
+        *("task.condition_dropout=0.3", "task.schedule=cosine", "task.timesteps=10", "task.steps=5"),
+        "augment=shift_rotation",
+    ],
+}
+# 10 batches an epoch: 5 steps, 2 or 3 of a GAN's iterations, of which one begins in one epoch and ends in the next
+FEW_PICTURES = [
+    *("data=synthetic", "data.image_size=16", "data.train_size=160", "data.batch_size=16", "trainer.accelerator=cpu"),
+    *("trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=1.0", "trainer.log_every_n_steps=3"),
+    *("ema_decay=0.9", "checkpoint.every_n_steps=2"),
+]
+KILLS = {
+    "autoencoder": ("save", 6),  # with the first epoch's pictures already logged, that are drawn again
+    "vae": ("step", 18),
+    "gan": ("step", 14),  # to go on from the first epoch's end, with half an iteration done
+    "diffusion": ("validation", 2),
+}
+
+
+def sampled(folder: Path) -> dict[str, np.ndarray]:
+    """What `zoo sample` makes of a run, besides the settings, which name it."""
+    assert sample([f"ckpt_path={folder}", "n=12", "seed=5", f"out={folder / 'made'}"]) == 0
+    with np.load(folder / "made.npz") as made:
+        return {name: made[name] for name in made.files if name != "settings"}
+
+
+def assert_same_samples(killed: Path, whole: Path) -> None:
+    made, wanted = sampled(killed), sampled(whole)
+    assert made.keys() == wanted.keys()
+    assert all(np.array_equal(made[name], wanted[name]) for name in wanted)
+    assert made["images"].std(0).max() > 0, "not all alike"
+
+
+@pytest.mark.parametrize("case", GENERATORS)
+def test_killed_generators_end_with_the_same_bits(case: str, small_run, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("zoo.run.learning_curves", lambda path: Figure())  # a second, and no part of what is compared
+    overrides = ["trainer.max_epochs=2", "logger=tensorboard", *GENERATORS[case], *FEW_PICTURES]
+    whole, _ = small_run(*overrides, name="whole")
+    killed = tmp_path / "killed"
+    assert run_until(killed, *KILLS[case.split(",")[0]], overrides) == -signal.SIGKILL
+    resume(killed, {})
+    assert_same_end(killed, whole)
+    assert_same_samples(killed, whole)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -163,6 +231,25 @@ def test_twenty_random_kills(model: str, workers: int, tmp_path: Path) -> None:
         run_until(killed, place, draw.randint(1, 120 if place == "step" else 3), overrides)
     assert run_until(killed, "never", 0, overrides) == 0
     assert_same_end(killed, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", GENERATORS)
+def test_five_random_kills_of_generators(case: str, tmp_path: Path) -> None:
+    """Five kills at random moments, and one when the training is over."""
+    overrides = [*GENERATORS[case], *FEW_PICTURES, "trainer.max_epochs=12"]
+    draw = random.Random(case)
+    most = {"step": 25, "update": 12, "validation": 2, "save": 5}  # so that five times are no whole run
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run_until(whole, "never", 0, overrides) == 0
+    kills = [(place, draw.randint(1, most[place])) for place in draw.choices(list(most), k=5)]
+    for place, count in [*kills, ("test", 1)]:
+        assert run_until(killed, place, count, overrides) == -signal.SIGKILL, (place, count)
+    assert run_until(killed, "never", 0, overrides) == 0
+    assert_same_end(killed, whole)
+    assert_same_samples(killed, whole)
+    prints = hashlib.sha256(json.dumps(fingerprint(killed), sort_keys=True).encode()).hexdigest()
+    print(f"{case}: killed at {kills} and in the test; {len(logged(killed))} logged; all {prints[:16]}")
 
 
 def test_damaged_last_checkpoint_is_named_and_its_predecessor_taken(small_run, tmp_path, capsys) -> None:
