@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from zoo import making
+from zoo import making, progress, sample_pictures
 from zoo.build import build
 from zoo.cli import main as zoo
 from zoo.randomness import key
@@ -127,7 +127,7 @@ def test_samples_are_the_tasks_and_each_is_what_it_is_among_any_number(kind: str
     task, numbers = task_of(kind), torch.arange(5)
     condition = numbers % 3 if kind in ("cvae", "cgan", "conditional") else None
     expected = levels(task.sample(numbers, seed=3, condition=condition)).astype(int)
-    monkeypatch.setattr(making, "CHUNK", 4)
+    monkeypatch.setattr(sample_pictures, "CHUNK", 4)
     five, _, stem = made(capsys, folder := run(kind), "n=5", "seed=3")
     assert five["images"].dtype == np.uint8
     assert five["images"].shape == (5, 8, 8, 1)
@@ -202,8 +202,8 @@ def test_a_terminal_is_told_how_far_it_is(monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     network = nn.Identity()
     clock = iter(range(1, 100))
-    monkeypatch.setattr(making.time, "monotonic", lambda: next(clock))
-    for part in making.told(torch.arange(6).split(4), network):
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    for part in progress.told(torch.arange(6).split(4), network):
         network(part)
     said = capsys.readouterr().err
     assert "1 of 6, call 1 of the network" in said
@@ -288,7 +288,7 @@ def test_a_vae_interpolates_between_encodings_of_test_pictures(kind: str, run, c
 
 @pytest.mark.parametrize("kind", ["gan", "cgan", "diffusion", "conditional"])
 def test_others_interpolate_between_their_own_samples(kind: str, run, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(making, "CHUNK", 22)
+    monkeypatch.setattr(sample_pictures, "CHUNK", 22)
     settings = {"eta": 0.0} if kind in ("diffusion", "conditional") else {}
     task = task_of(kind, **settings)
     words = ["n=3", "seed=2", *(["class=2,1"] if task.conditional else [])]
@@ -363,9 +363,20 @@ def test_a_mistake_gets_a_sentence(kind: str, words: list[str], sentence: str, r
     assert not (folder / "samples").exists()
 
 
+def test_pictures_that_are_no_numbers_are_not_written(run, capsys) -> None:
+    path = run("gan") / "checkpoints" / "best.ckpt"
+    content = torch.load(path, weights_only=True)
+    for value in content["state_dict"].values():
+        value.fill_(torch.inf)
+    torch.save(content, path)
+    assert zoo(["sample", f"ckpt_path={path}", "n=1"]) == 2
+    assert "The pictures are no numbers (NaN): this network has diverged." in capsys.readouterr().err
+    assert not (path.parents[1] / "samples").exists()
+
+
 def test_every_task_that_makes_something_has_its_numbers() -> None:
     for task, makes in making.MAKES.items():
         assert issubclass(task, Task)
         for what in makes:
             assert what in making.ROWS
-            assert what in making.MAKERS
+            assert what in sample_pictures.MAKERS

@@ -1,10 +1,13 @@
-"""What a person sees while a run trains: a bar on a terminal, a line an epoch elsewhere."""
+"""What a person sees while a run trains or samples: a bar or a line on a terminal, a line an epoch elsewhere."""
 
+import sys
 import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, RichProgressBar
+from torch import Tensor, nn
 
 from zoo.tasks.base import Task
 
@@ -39,3 +42,27 @@ class EpochLines(Callback):
             f"epoch {trainer.current_epoch + 1}  step {trainer.global_step}/{total}  {shown}  {seconds:.0f} s",
             flush=True,
         )
+
+
+def told(parts: Sequence[Tensor], network: nn.Module) -> Iterator[Tensor]:
+    """The parts one by one; where stderr is a terminal, a line says how far the network is."""
+    count, begun, calls, last = sum(map(len, parts)), time.monotonic(), 0, time.monotonic()
+
+    def tell(*_: Any) -> None:
+        nonlocal calls, last
+        calls, now = calls + 1, time.monotonic()
+        if now - last > 0.5:
+            last = now
+            words = f"\r{first:,} of {count:,}, call {calls:,} of the network, {now - begun:.0f} s"
+            print(words, end="", file=sys.stderr, flush=True)
+
+    first = 1
+    handle = network.register_forward_hook(tell) if sys.stderr.isatty() else None
+    try:
+        for part in parts:
+            yield part
+            first += len(part)
+    finally:
+        if handle is not None:
+            handle.remove()
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
