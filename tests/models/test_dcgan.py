@@ -231,7 +231,7 @@ def test_channels_last_computes_the_same() -> None:
         ({"form": "tiny"}, "form=tiny: must be auto, paper or small"),
         ({"width": 0.0}, "width=0.0: must be more than 0"),
         ({"latent": 0}, "latent=0: must be 1 or more"),
-        ({"num_classes": None, "conditional": True}, "num_classes=None: must be 1 or more with conditional=True"),
+        ({"num_classes": None, "conditional": True}, "conditional=true: must be false for data without classes"),
         ({"norm_discriminator": "group"}, "norm_discriminator=group: must be batch, layer or none"),
         ({"spectral_norm": True}, "norm_discriminator=batch: must be none where spectral_norm is true"),
     ],

@@ -285,7 +285,7 @@ def test_dropout_stands_before_the_last_convolution_of_every_block() -> None:
         ({"blocks": 0}, "blocks=0: must be 1 or more"),
         ({"heads": 0}, "heads=0: must be 1 or more"),
         ({"groups": 0}, "groups=0: must be 1 or more"),
-        ({"num_classes": 0, "conditional": True}, "num_classes=0: must be 1 or more with conditional=True"),
+        ({"num_classes": 0, "conditional": True}, "conditional=true: must be false for data without classes"),
         ({"conditional": True}, "conditional=true: must be false for data without classes"),
         ({"multipliers": ()}, r"multipliers=\[\]: must be a number for each level, 1 or more"),
         ({"multipliers": (1, 0)}, r"multipliers=\[1, 0\]: must be a number for each level, 1 or more"),

@@ -88,7 +88,7 @@ def test_a_gradient_for_every_parameter(conditional: bool) -> None:
     ("arguments", "message"),
     [
         ({"latent": 0}, "latent=0: must be 1 or more"),
-        ({"num_classes": None, "conditional": True}, "num_classes=None: must be 1 or more with conditional=True"),
+        ({"num_classes": None, "conditional": True}, "conditional=true: must be false for data without classes"),
         ({"generator_hidden": []}, "generator_hidden=.*: must be at least one width"),
         ({"discriminator_hidden": [8, 0]}, "discriminator_hidden=.*8, 0.*: must be"),
         ({"dropout": 1.0}, "dropout=1.0: must be"),

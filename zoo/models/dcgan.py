@@ -129,7 +129,7 @@ class DCGAN(nn.Module):
             if value < 1:
                 raise ValueError(f"{name}={value}: must be 1 or more")
         if conditional and (num_classes is None or num_classes < 1):
-            raise ValueError(f"num_classes={num_classes}: must be 1 or more with conditional=True")
+            raise ValueError(f"conditional=true: must be false for data without classes (num_classes={num_classes})")
         if form not in ("auto", "paper", "small"):
             raise ValueError(f"form={form}: must be auto, paper or small")
         if not 0 < width < math.inf:

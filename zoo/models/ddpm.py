@@ -126,7 +126,7 @@ class DDPMUNet(nn.Module):
         if conditional and num_classes is None:
             raise ValueError("conditional=true: must be false for data without classes")
         if conditional and num_classes is not None and num_classes < 1:
-            raise ValueError(f"num_classes={num_classes}: must be 1 or more with conditional=True")
+            raise ValueError(f"conditional=true: must be false for data without classes (num_classes={num_classes})")
         if not multipliers or min(multipliers) < 1:
             raise ValueError(f"multipliers={list(multipliers)}: must be a number for each level, 1 or more")
         if not 0 <= dropout < 1:

@@ -103,7 +103,7 @@ class MLPGAN(nn.Module):
             if value < 1:
                 raise ValueError(f"{name}={value}: must be 1 or more")
         if conditional and (num_classes is None or num_classes < 1):
-            raise ValueError(f"num_classes={num_classes}: must be 1 or more with conditional=True")
+            raise ValueError(f"conditional=true: must be false for data without classes (num_classes={num_classes})")
         for name, widths in {
             "generator_hidden": generator_hidden,
             "discriminator_hidden": discriminator_hidden,
