@@ -462,6 +462,22 @@ def test_a_fresh_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize(
+    ("words", "left_out"),
+    [
+        (["model=autoencoder", "model.width=0.1"], ["grad_cam.png"]),
+        (["model=vae", "model.hidden=[9]"], ["receptive_field.csv", "grad_cam.png"]),
+        (["model=gan", "model.width=0.1"], ["receptive_field.csv", "grad_cam.png"]),
+        (["model=diffusion", "model.width=4"], ["filters.png", "receptive_field.csv", "grad_cam.png"]),
+    ],
+)
+def test_networks_that_make_pictures(words: list[str], left_out: list[str], tmp_path: Path, capsys: Any) -> None:
+    assert main([*words, "data=synthetic", f"out={tmp_path}"]) == 0
+    said = capsys.readouterr().out
+    assert [name for name in ("filters.png", "receptive_field.csv", "grad_cam.png") if f"{name} is" in said] == left_out
+    assert {"filters.png", "statistics.csv"} - set(left_out) <= {file.name for file in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize(
     ("words", "sentence"),
     [
         ([], "Which network?"),

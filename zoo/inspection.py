@@ -36,6 +36,7 @@ from zoo.report import quieten_lightning, to_plain
 from zoo.run import class_weights, fill_facts, first_inputs, make_task
 from zoo.suggest import nearest
 from zoo.tasks.base import Task
+from zoo.tasks.classification import Classification
 from zoo.transfer import prepare_inputs, put_weights, read_weights
 
 KEYS = {"ckpt_path": "", "out": "", "split": "test", "n": "16", "layer": "", "seed": "0", "trust": "false"}
@@ -159,7 +160,9 @@ def inspect(
     order = permutation(key(int(seed), "inspect"), data.size(split))
     batch = examples(data, split, order[: max(2, min(64, 2**20 // pixels))])  # 64, or fewer large images
     input = batch["input"]
-    sizes = maps(network, input[:1]) if input.ndim == 4 else {}
+    inputs = task.inputs(batch)
+    sees_pictures = len(inputs) == 1 and inputs[0].ndim == 4  # and no noise, time or class beside them
+    sizes = maps(network, input[:1]) if sees_pictures else {}
     if layer and layer not in sizes:
         near = nearest(layer, list(sizes))
         hint = f" Did you mean {near}?" if near else ""
@@ -172,7 +175,7 @@ def inspect(
         yield f"wrote {folder / 'filters.png'}"
 
     if is_untrained:
-        take_statistics(network, task.inputs(batch))
+        take_statistics(network, inputs)
     rows = layer_statistics(network, lambda: task.loss(network, batch)[0])
     cells = [[f"{row[name]:.6g}" if isinstance(row[name], float) else row[name] for name in COLUMNS] for row in rows]
     write_csv(folder / "statistics.csv", COLUMNS, cells)
@@ -180,17 +183,23 @@ def inspect(
     layers = f"{len(rows)} layer{'s' if len(rows) > 1 else ''}"
     yield f"wrote {folder / 'statistics.csv'} and statistics.png: {layers}, {len(input)} examples of {split}"
 
-    fields = receptive_fields(network, input[:1]) if input.ndim == 4 else []
+    fields = receptive_fields(network, input[:1]) if sees_pictures else []
     if fields:
         write_csv(folder / "receptive_field.csv", FIELD_COLUMNS, [row.cells() for row in fields])
         yield columns(FIELD_COLUMNS, [row.cells() for row in changes(fields)], None)
         yield f"wrote {folder / 'receptive_field.csv'}; above, the layers that change what a unit sees"
     else:
-        yield "receptive_field.csv is left out: no layer's output is a map."
+        why = (
+            "no layer's output is a map."
+            if sees_pictures or input.ndim != 4
+            else "noise goes in beside or for a picture."
+        )
+        yield f"receptive_field.csv is left out: {why}"
 
     chosen = layer or default_layer(sizes)
-    if chosen is None or batch["target"].is_floating_point() or batch["target"].ndim > 1:
-        why = "no layer gives maps." if chosen is None else "this task does not name one class for each picture."
+    if chosen is None or not isinstance(task, Classification):
+        no_maps = chosen is None and isinstance(task, Classification)
+        why = "no layer gives maps." if no_maps else "this task does not name one class for each picture."
         yield f"grad_cam.png is left out: {why}"
     else:
         shown = examples(data, split, order[:count])
