@@ -294,6 +294,7 @@ def test_the_schedule_is_no_weight_and_follows_precision() -> None:
     task.network.to(torch.bfloat16)
     loss, _ = task.loss(task.network, {**a_batch(), "input": a_batch()["input"].bfloat16()})
     assert loss.isfinite()
+    assert loss.dtype == torch.float32
     made = task.sample(torch.arange(2), seed=0)
     assert made.dtype == torch.float32
     assert made.isfinite().all()

@@ -150,7 +150,7 @@ class EncoderClassifier(nn.Module):
 
     `kind` dense takes the arguments of `DenseAutoencoder`, conv those of `ConvAutoencoder`. The head starts near 0: the
     units of a learnt code have deviations of 2 and means as large, and with He's weights their logits would take a
-    hundred steps to undo. Raises ValueError as they do, and for what only the other kind has and is not as by default.
+    hundred steps to undo. Raises ValueError as they do, and for an option of the other kind that is not at its default.
     """
 
     def __init__(

@@ -58,7 +58,8 @@ class Gan(Generative):
     `loss`: minimax, non_saturating, least_squares, hinge or wasserstein (zoo/gan_losses.py). `gradient_penalty` is its
     weight λ; `clip_weights` bounds every parameter of the discriminator after each of its steps; `discriminator_lr` is
     a factor on its learning rate; `label_smoothing` is taken from the real pictures' label only. Losses are logged
-    without the gradient penalty.
+    without the gradient penalty. Refused are a penalty with batch normalisation in the discriminator, and clipping with
+    a penalty or with spectral norm.
 
     Training logs, of each iteration its last batch: loss (the sum of both), discriminator_loss, generator_loss,
     real_score, fake_score, discriminator_accuracy (not for wasserstein, whose scores have no zero), gradient_penalty.
@@ -67,7 +68,6 @@ class Gan(Generative):
 
     network: Any  # whose two parts are called one by one
     monitor = "val/sliced_wasserstein"
-    mode: Literal["min", "max"] = "min"
     needs: ClassVar[dict[str, str]] = {
         "image_size": "a GAN makes pictures, and these data are none: choose data=digits, or another task"
     }

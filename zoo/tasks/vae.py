@@ -48,8 +48,6 @@ class Vae(Generative):
     """
 
     network: Any  # VAE or ConvVAE
-    monitor = "val/loss"
-    mode: Literal["min", "max"] = "min"
 
     def __init__(
         self,
