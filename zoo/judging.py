@@ -171,13 +171,8 @@ def judgement(
         raise ZooError(f"{out}: is a file or below one; name a folder with out=…") from None
     real, training = real_pictures(data, split), real_pictures(data, "train")
     seen_real = look(extractor, real, device)
-    width, fewest = seen_real.features.shape[1], min(n, len(real))
-    if fewest <= width:
-        print(
-            f"warning: {fewest:,} pictures are few for the covariance of {width:,} features: frechet_distance comes "
-            "out too large, and compares only with those of as many. kernel_distance is not biased."
-        )
-    settings = {name: getattr(task, name) for name in SAMPLING if hasattr(task, name)}
+    width = seen_real.features.shape[1]
+    warn_of_few(min(n, len(real)), width)
     rows: dict[str, list[dict[str, float]]] = {"samples": []}
     numbers, predictions = torch.arange(n), []
     for current in range(seed, seed + seeds):
@@ -188,7 +183,7 @@ def judgement(
         seen = look(extractor, made, device)
         predictions.append(seen.probabilities.argmax(1))
         distances, where = nearest_training(made, training)
-        found = measure(seen, seen_real, names_classes=bool(extractor.class_names))
+        found = measure(seen, seen_real, extractor.class_names)
         if extractor.class_names and (asked := task.classes(numbers)) is not None:
             found["class_as_asked"] = share(predictions[-1] == asked)
         found |= {"seconds": seconds}
@@ -197,15 +192,19 @@ def judgement(
         if current == seed:
             neighbours(made, training, distances, where).savefig(out / "nearest_neighbours.png")
         for name, pictures in make_baselines(training, n, current) if baselines else ():
-            seen = look(extractor, pictures, device)
-            rows.setdefault(name, []).append(measure(seen, seen_real, names_classes=bool(extractor.class_names)))
+            found = measure(look(extractor, pictures, device), seen_real, extractor.class_names)
+            rows.setdefault(name, []).append(found)
     balance: dict[str, float] = {}
     if extractor.class_names:
         shares = class_balance(torch.cat(predictions), len(extractor.class_names))
         balance = dict(zip(extractor.class_names, shares.tolist(), strict=True))
     summaries = {name: summary(found) for name, found in rows.items()}
     record = {
-        "generator": {"run": run, "task": type(task).__name__, "sampling": settings},
+        "generator": {
+            "run": run,
+            "task": type(task).__name__,
+            "sampling": {name: getattr(task, name) for name in SAMPLING if hasattr(task, name)},
+        },
         "features": extractor.name,
         "feature_count": width,
         "split": split,
@@ -223,15 +222,23 @@ def judgement(
     return record
 
 
-def measure(seen: Seen, real: Seen, *, names_classes: bool) -> dict[str, float]:
-    """The numbers of one set of pictures beside the real ones."""
+def warn_of_few(pictures: int, features: int) -> None:
+    if pictures <= features:
+        print(
+            f"warning: {pictures:,} pictures are few for the covariance of {features:,} features: frechet_distance "
+            "comes out too large, and compares only with those of as many. kernel_distance is not biased."
+        )
+
+
+def measure(seen: Seen, real: Seen, class_names: Sequence[str]) -> dict[str, float]:
+    """The numbers of one set of pictures beside the real ones; those of classes where the classifier's have a name."""
     kernel, _ = kernel_distance(seen.features, real.features, subsets=20)
     found = {
         "frechet_distance": frechet_of_features(seen.features, real.features).item(),
         "kernel_distance": kernel.item(),
         "score": inception_style_score(seen.probabilities)[0].item(),
     }
-    if names_classes:
+    if class_names:
         confidence, predictions = seen.probabilities.max(1)
         balance = class_balance(predictions, seen.probabilities.shape[1])
         found |= {"mean_confidence": confidence.mean().item(), "confident_share": share(confidence >= 0.9)}
