@@ -42,7 +42,7 @@ def trained(
     load_weights(network, checkpoint["state_dict"], path)
     use_gpu = torch.cuda.is_available() and config["trainer"].get("accelerator") != "cpu"
     device = "cuda" if use_gpu else "cpu"
-    if config["trainer"]["precision"] == "bf16-mixed":  # as it was trained, and twice as fast or more
+    if config["trainer"].get("precision") == "bf16-mixed":  # as it was trained, and twice as fast or more
         make_fast(network)
         network.forward = torch.autocast(device, torch.bfloat16)(network.forward)
     if getattr(task, "sampler", None) == "ddpm" and (lost := settings.keys() & {"steps", "eta"}):
