@@ -92,3 +92,9 @@ def test_what_ssim_refuses() -> None:
     for name, value in {"side": 4, "sigma": 0.0, "data_range": 0.0}.items():
         with pytest.raises(ValueError, match=f"{name}={value}.*must be"):
             ssim(images, others, **{name: value})
+
+
+def test_ssim_of_pictures_of_two_precisions() -> None:
+    images, others = pictures(2, 1, 16, 16)
+    torch.testing.assert_close(ssim(images.float(), others), ssim(images, others), rtol=1e-5, atol=1e-6)
+    assert ssim(images.bfloat16(), others.float()).dtype == torch.float32

@@ -18,6 +18,8 @@ from zoo.summary import Summary, summarize
 from zoo.tasks.base import Task
 from zoo.transfer import NO_TRANSFER
 
+_DRAWS_FLOAT32 = ("zoo.tasks.gan.Gan", "zoo.tasks.vae.Vae")
+
 
 def check_ranges(config: dict[str, Any]) -> None:
     """Refuse what is nobody's argument and therefore nobody's to check."""
@@ -34,12 +36,26 @@ def check_ranges(config: dict[str, Any]) -> None:
         raise ZooError("init=lsuv would overwrite model.weights: choose one of them")
     if config.get("transfer", {}).get("freeze", "nothing") != "nothing" and "LSUV" in config["init"]["_target_"]:
         raise ZooError("init=lsuv does not reach what transfer.freeze has frozen: choose one of them")
+    check_precision(config)
+    task = config["task"]
+    if task["_target_"] == "zoo.tasks.diffusion.Diffusion" and task.get("sampler") == "ddpm" and task.get("eta"):
+        raise ZooError(f"task.eta={task['eta']}: must be 0 with task.sampler=ddpm, which does not take it")
     if config["task"]["_target_"] == "zoo.tasks.gan.Gan":
         for name, value in config.get("transfer", {}).items():
             if value != NO_TRANSFER[name]:
                 raise ZooError(f"transfer.{name}={value}: must be {NO_TRANSFER[name]} for a GAN, which has no one head")
     if (config["trainer"]["max_epochs"] or -1) < 1 and config["trainer"]["max_steps"] < 1:
         raise ZooError("trainer.max_epochs and trainer.max_steps: one of them must be at least 1")
+
+
+def check_precision(config: dict[str, Any]) -> None:
+    """Refuse a precision of all weights that is not that of the latents which go into them."""
+    precision = config["trainer"].get("precision")
+    if str(precision) in ("64", "64-true", "16-true", "bf16-true") and config["task"]["_target_"] in _DRAWS_FLOAT32:
+        raise ZooError(
+            f"trainer.precision={precision}: must be 32-true, bf16-mixed or 16-mixed for a network whose latents are "
+            "drawn in 32 bits"
+        )
 
 
 def check_known(cfg: DictConfig, choices: Mapping[str, str]) -> None:
@@ -78,6 +94,7 @@ def check_sizes(network: nn.Module, data: Any, trainer: dict[str, Any]) -> None:
         least = 1 if split == "val" and data.facts.get("ignore_index") is not None else 2  # a mask has many targets
         if split in data.splits and data.size(split) < least:
             mend = ", or raise data.val_fraction" if split == "val" and hasattr(data, "val_fraction") else ""
+            mend = ", or raise train_examples" if split == "train" and getattr(data, "train_examples", None) else mend
             raise ZooError(
                 f"The {split} split has {data.size(split)} example: must have at least {least}; give more data{mend}."
             )

@@ -11,7 +11,7 @@ from torch import nn
 
 from zoo.build import build, refuse_untrusted
 from zoo.checkpoint import find_checkpoint, read_checkpoint
-from zoo.conditions import check_limit, check_reads
+from zoo.conditions import check_limit, check_precision, check_reads
 from zoo.errors import ZooError
 from zoo.fitting import check_task
 from zoo.network import construct, make_fast
@@ -55,6 +55,7 @@ def evaluate_checkpoint(
         refuse_untrusted(config, str(path))
     if overrides:
         config, choices = with_other_data(checkpoint["zoo"], overrides)
+        check_precision(config)
     network = construct(config)
     if data is None:
         data = build(config["data"], "data")()

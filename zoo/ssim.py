@@ -38,7 +38,8 @@ def ssim(images: Tensor, others: Tensor, *, side: int = 11, sigma: float = 1.5, 
     shortest = min(height, width)
     side = min(side, shortest - 1 + shortest % 2)
     with torch.autocast(images.device.type, enabled=False):  # a variance is a small difference of two means
-        x, y = (image if image.dtype == torch.float64 else image.float() for image in (images, others))
+        dtype = torch.promote_types(torch.promote_types(images.dtype, others.dtype), torch.float32)
+        x, y = images.to(dtype), others.to(dtype)
         down, across = _windows(height, side, sigma, x), _windows(width, side, sigma, x)
         # the window is a product: first along columns, then along rows
         means = down @ torch.stack([x, y, x * x, y * y, x * y]) @ across.T  # (5, B, C, h, w)

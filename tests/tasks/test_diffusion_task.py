@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.diffusion_times import LossByTime, spread_times
+from zoo.errors import ZooError
 from zoo.randomness import key, normal
 from zoo.schedules import Constant
 from zoo.tasks.diffusion import Diffusion
@@ -332,3 +333,10 @@ def test_options_are_checked_again_before_sampling() -> None:
     task.steps = 1000
     with pytest.raises(ValueError, match="steps=1000: must be 2 to 100"):
         task.sample(torch.arange(2), seed=0)
+
+
+def test_a_run_refuses_what_its_sampler_does_not_take(small_run: Any) -> None:
+    with pytest.raises(ZooError, match=r"task\.eta=0\.5: must be 0 with task\.sampler=ddpm"):
+        small_run("model=diffusion", "task.sampler=ddpm", "task.eta=0.5")
+    with pytest.raises(ZooError, match=r"train split has 1 example: .*, or raise train_examples\."):
+        small_run("model=diffusion", "model.width=4", "train_examples=1", name="other")

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
+from zoo.errors import ZooError
+from zoo.evaluation import evaluate
 from zoo.models.vae import VAE
 from zoo.randomness import key, normal
 from zoo.tasks import vae
@@ -260,3 +262,15 @@ def test_a_run_trains_and_its_checkpoint_scores_the_same(
     logged = {line.split(",")[2] for line in (folder / "metrics.csv").read_text().splitlines()[1:]}
     assert {"train/nelbo", "train/kl", "val/nelbo", "val/kl", "val/active_units"} <= logged
     assert ("test/nll" in scores) == ("task.importance_samples=0" not in words)
+
+
+@pytest.mark.parametrize("model", ["vae", "gan"])
+def test_a_precision_that_latents_are_not_drawn_in_is_refused(model: str, small_run: Any, tmp_path: Path) -> None:
+    refused = r"trainer\.precision=64-true: must be 32-true, bf16-mixed"
+    with pytest.raises(ZooError, match=refused):
+        small_run(f"model={model}", "trainer.precision=64-true")
+    assert not [file for file in (tmp_path / "run").iterdir() if file.name != ".lock"]
+    width = "model.hidden=[9]" if model == "vae" else "model.width=0.1"
+    folder, _ = small_run(f"model={model}", f"task={model}", width, "trainer.max_steps=1", name="trained")
+    with pytest.raises(ZooError, match=refused):
+        evaluate(ckpt_path=folder, overrides=["trainer.precision=64-true"])
