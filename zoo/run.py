@@ -236,6 +236,8 @@ def run(
             write_whole(folder / "run.json", json.dumps(about, indent=2) + "\n")
         write_whole(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         rewind_logs(folder, read_checkpoint(checkpoint)["zoo"]["logs"] if checkpoint else {})
+        if checkpoint is not None and checkpoint.name == PREVIOUS:
+            checkpoint.with_name(LAST).unlink(missing_ok=True)  # else the next save would put the damaged one here
         print_header(choices, task, data, folder, summary)
     loggers: list[Any] = [MetricsCSV(folder)]
     if config["logger"]["tensorboard"]:
