@@ -1,7 +1,6 @@
 """The distances against closed forms, against scipy, and against the definitions written out in loops."""
 
 import math
-import time
 
 import numpy as np
 import pytest
@@ -172,13 +171,6 @@ def test_sliced_wasserstein_of_a_shift_is_its_length_over_the_root_of_the_dimens
     assert sliced_wasserstein(a, a[:20], seed=1) != sliced_wasserstein(a, a[:20])
     with pytest.raises(ValueError, match="projections=0: must be at least 1"):
         sliced_wasserstein(a, a, projections=0)
-
-
-def test_sliced_wasserstein_of_2000_digits_takes_little_time() -> None:
-    a, b = torch.zeros(2000, 784), torch.ones(1000, 784)
-    start = time.perf_counter()
-    sliced_wasserstein(a, b)
-    assert time.perf_counter() - start < 5  # 0.1 s on an idle core
 
 
 # Nearest neighbours ---------------------------------------------------------------------------------------------------
