@@ -351,7 +351,7 @@ def test_other_mistakes_get_a_sentence(root: Path, tmp_path: Path) -> None:
     for number in range(2, 10):
         for kind in ("images", "masks"):
             (root / kind / f"p{number}.png").unlink()
-    assert "has 2 examples, too few for one in each of train, val, test" in refusal(root)
+    assert "there are 2 examples, too few for one in each of train, val, test" in refusal(root)
     assert "class_names has 2 names" in refusal(root, class_values=[0, 1, 2], class_names=["a", "b"])
 
 

@@ -78,8 +78,10 @@ class OwnData(DataModule):
         for label in present.tolist():
             if not all((targets[part] == label).any() for part in indices.values()):
                 count = int((targets == label).sum())
+                has = f"class {classes[label]!r} has" if len(classes) > 1 else "there is" if count == 1 else "there are"
+                mend = "add more, remove the class," if len(classes) > 1 else "add more"
                 raise ZooError(
-                    f"class {classes[label]!r} has {count} example{'s' if count > 1 else ''}, too few for one in each "
-                    f"of {', '.join(reversed(indices))}: add more, remove the class, or change the fractions."
+                    f"{has} {count} example{'s' if count > 1 else ''}, too few for one in each of "
+                    f"{', '.join(reversed(indices))}: {mend} or change the fractions."
                 )
         return indices
