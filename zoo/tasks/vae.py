@@ -113,13 +113,9 @@ class Vae(Generative):
         reconstruction, mean, log_variance = network(*inputs)
         kl = kl_to_standard_normal(mean, log_variance)  # (B, Z)
         cost, divergence = -self.log_likelihood(network, reconstruction, inputs[0]), kl.sum(1)  # (B,)
-        outputs = {
-            "reconstruction": self.to_pixels(reconstruction),
-            "mean": mean,
-            "log_variance": log_variance,
-            "kl": kl,
-            "nats": cost + divergence,
-        }
+        outputs = {"mean": mean, "log_variance": log_variance, "kl": kl, "nats": cost + divergence}
+        if not network.training:  # only shown, and a tenth of a step of a small network
+            outputs["reconstruction"] = self.to_pixels(reconstruction)
         loss = (cost + self.kl_weight(network) * divergence).mean()
         return loss, {name: tensor.detach() for name, tensor in outputs.items()}
 
