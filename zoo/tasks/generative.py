@@ -58,5 +58,7 @@ def is_conditional(network: nn.Module, facts: Mapping[str, Any]) -> bool:
     """Whether the network is told classes. Raises ValueError where the data have none to tell."""
     conditional = getattr(network, "num_classes", None) is not None
     if conditional and not facts.get("num_classes"):
-        raise ValueError("model.conditional=true: must be false here, as this data has no classes; or choose data that has")
+        raise ValueError(
+            "model.conditional=true: must be false here, as this data has no classes; or choose data that has"
+        )
     return conditional
