@@ -94,7 +94,10 @@ def main(widths: Sequence[int] = WIDTHS, *words: str) -> dict[str, dict[str, flo
             found |= {"largest principal angle with PCA, degrees": between[0]}
         numbers[f"{model}, {width}"] = found
         axis.plot(width, found["squared_error"], "s", color=colour, label=model)
-    axis.set(xlabel="width", ylabel="squared error", xscale="log", yscale="log")
+    axis.set(xlabel="width", ylabel="squared error of an image", xscale="log", yscale="log")
+    axis.set_xticks(WIDTHS, [str(width) for width in WIDTHS])
+    axis.set_yticks([5, 10, 20, 40], ["5", "10", "20", "40"])
+    axis.minorticks_off()
     axis.legend(frameon=False, fontsize=8)
     write("pca", picture, numbers)
     return numbers
