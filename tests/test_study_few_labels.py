@@ -14,6 +14,8 @@ def test_the_study_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(running, "OUT", tmp_path / "docs")
     monkeypatch.setattr(few_labels, "RATES", (0.001,))
+    monkeypatch.setattr(few_labels, "SHOWN", {"shifted": ()})
+    monkeypatch.setattr(few_labels, "figure", lambda *size: running.figure(*size[:3], 1))
     short = ("trainer.accelerator=cpu", "trainer.check_val_every_n_epoch=1", "data.eval_batch_size=1000")
     monkeypatch.setattr(few_labels, "FEW", (*few_labels.FEW, *short))
     words: dict[Path, tuple[str, ...]] = {}
@@ -33,11 +35,11 @@ def test_the_study_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     bodies = [folder for folder, run in runs.items() if any("decoder" in n for n in run["state_dict"])]
     assert [runs[folder]["zoo"]["config"]["task"]["corruption"] for folder in bodies] == ["none", "masking"]
     assert list(numbers) == [
-        "from scratch",
-        "autoencoder, encoder frozen",
-        "autoencoder, encoder trained on",
-        "denoising autoencoder, encoder frozen",
-        "denoising autoencoder, encoder trained on",
+        "shifted, from scratch",
+        "shifted, autoencoder, encoder frozen",
+        "shifted, autoencoder, encoder trained on",
+        "shifted, denoising autoencoder, encoder frozen",
+        "shifted, denoising autoencoder, encoder trained on",
     ]
     encoders = {folder: {n: v for n, v in run["state_dict"].items() if "encoder" in n} for folder, run in runs.items()}
     starts = [None, bodies[0], bodies[0], bodies[1], bodies[1]]
@@ -66,7 +68,7 @@ def test_the_rate_is_chosen_on_validation(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(few_labels, "train", train)
     numbers = few_labels.main(3, 10)
-    assert len(numbers) == 5
+    assert len(numbers) == 10
     for found in numbers.values():
         assert found == {
             "rate": "0.005",
