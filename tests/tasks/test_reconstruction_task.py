@@ -42,7 +42,8 @@ def by_hand(loss: str, made: np.ndarray, images: np.ndarray) -> float:
 @pytest.mark.parametrize("loss", ["mse", "l1", "bce", "ssim"])
 def test_losses_are_sums_over_an_image(loss: str) -> None:
     task, data = Reconstruction(network(), loss=loss, facts=FACTS), batch()
-    found, outputs = task.loss(task.network, data)
+    assert task.loss(task.network, data)[1] == {}  # pictures are made of whole splits only
+    found, outputs = task.eval().loss(task.network, data)
     made = task.network(data["input"]).detach()
     expected = (
         1 - ssim(made, data["input"]).mean().item()
@@ -61,7 +62,7 @@ def test_what_is_shown_of_a_linear_output_is_clipped_and_what_is_learnt_is_not()
     task, data = Reconstruction(network(output="linear"), facts=FACTS), batch()
     with torch.no_grad():
         task.network.decoder[-2].bias.fill_(3.0)
-    loss, outputs = task.loss(task.network, data)
+    loss, outputs = task.eval().loss(task.network, data)
     assert (outputs["reconstruction"] <= 1).all()
     made = task.network(data["input"])
     assert made.max() > 2
@@ -141,7 +142,7 @@ def test_contraction_is_added_with_its_weight_in_training_and_evaluation(make: C
     assert all(p.grad is not None and p.grad.any() for p in model.parameters())
     with torch.inference_mode():  # as Lightning validates; the batch is made in there, too
         inside = {name: value.clone() for name, value in data.items()}
-        evaluated, outputs = task.loss(model, inside)
+        evaluated, outputs = task.eval().loss(model, inside)
         assert evaluated.item() == pytest.approx(loss.item(), rel=1e-6)
         assert not outputs["code"].requires_grad
     assert all(torch.equal(old, new) for old, new in zip(before, model.encoder.parameters(), strict=True))

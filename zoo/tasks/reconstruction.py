@@ -181,9 +181,11 @@ class Reconstruction(Task):
             loss = loss + self.sparsity_weight * kl_sparsity(code, self.sparsity_target)
         elif self.sparsity == "l1":
             loss = loss + self.sparsity_weight * code.float().abs().sum(1).mean()
+        if network.training:  # the rest is measured and shown of whole splits only
+            return loss, outputs
         with torch.no_grad():
             outputs |= {"code": code.detach(), "reconstruction": network.pixels(values).clamp(0, 1)}
-            if self.corruption != "none" and not network.training:
+            if self.corruption != "none":
                 outputs |= {"corrupted": seen, "denoised": outputs["reconstruction"]}
                 outputs["code"] = network.encode(clean)
                 outputs["reconstruction"] = network.pixels(network.decode(outputs["code"]).float()).clamp(0, 1)
