@@ -38,8 +38,8 @@ def check_ranges(config: dict[str, Any]) -> None:
         raise ZooError("init=lsuv does not reach what transfer.freeze has frozen: choose one of them")
     check_precision(config)
     task = config["task"]
-    if task["_target_"] == "zoo.tasks.diffusion.Diffusion" and task.get("sampler") == "ddpm" and task.get("eta"):
-        raise ZooError(f"task.eta={task['eta']}: must be 0 with task.sampler=ddpm, which does not take it")
+    if task["_target_"] == "zoo.tasks.diffusion.Diffusion" and task["sampler"] == "ddpm" and task["eta"] != 1:
+        raise ZooError(f"task.eta={task['eta']}: must be 1 with task.sampler=ddpm, which always draws on the way")
     if config["task"]["_target_"] == "zoo.tasks.gan.Gan":
         for name, value in config.get("transfer", {}).items():
             if value != NO_TRANSFER[name]:

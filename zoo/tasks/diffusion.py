@@ -56,7 +56,7 @@ class Diffusion(Generative):
         sampler: Literal["ddim", "ddpm"] = "ddim",
         steps: int = 50,
         spacing: samplers.Spacing = "linear",
-        eta: float = 0.0,
+        eta: float = 1.0,
         variance: samplers.Variance = "fixed_large",
         guidance: float = 1.0,
         clip_denoised: bool = True,
