@@ -15,6 +15,7 @@ from zoo.conditions import check_limit, check_precision, check_reads
 from zoo.errors import ZooError
 from zoo.fitting import check_task
 from zoo.network import construct, make_fast
+from zoo.processes import group_ended
 from zoo.report import quieten_lightning
 from zoo.run import make_task, make_trainer
 from zoo.signals import stop_signals
@@ -37,7 +38,7 @@ def evaluate(
     """
     quieten_lightning()
     path = find_checkpoint(ckpt_path)
-    with stop_signals():
+    with stop_signals(), group_ended():
         scores = evaluate_checkpoint(path, split=split, trust=trust, overrides=overrides)
     print(f"checkpoint: {path}")
     for name, value in scores.items():

@@ -28,6 +28,7 @@ from zoo.logs import METRICS, MetricsCSV, TensorBoard, rewind_logs
 from zoo.mask_pictures import MaskPictures
 from zoo.network import construct, initialise, make_fast, needs_inputs
 from zoo.pictures import Pictures, learning_curves
+from zoo.processes import group_ended
 from zoo.progress import Bar, EpochLines
 from zoo.report import (
     describe_run,
@@ -107,7 +108,7 @@ class Patience(EarlyStopping):
 
 def train(cfg: DictConfig, folder: Path, *, choices: dict[str, str], command: list[str]) -> dict[str, float]:
     """Run a composed config in an empty folder; returns the test scores. Raises ZooError for what a person can mend."""
-    with stop_signals(folder), held(folder):
+    with stop_signals(folder), held(folder), group_ended():
         weights = None
         if cfg.model.weights is not None:
             weights = read_weights(cfg.model.weights, choices.get("model", ""))
@@ -135,7 +136,7 @@ def fill_facts(cfg: DictConfig, data: Any) -> None:
 
 def resume(folder: Path, overrides: dict[str, Any]) -> dict[str, float]:
     """Continue the run in `folder` from its last whole checkpoint; from the start when it was stopped before any."""
-    with stop_signals(folder), held(folder):
+    with stop_signals(folder), held(folder), group_ended():
         config = read_config(folder / "config.yaml")
         if not overrides.pop("trust", False):
             refuse_untrusted(config, str(folder / "config.yaml"))
