@@ -46,6 +46,7 @@ TYPES = {
     "train_examples": "int | float | None",
     "model.weights": "str | None",
     "transfer.freeze": "Literal['nothing', 'body'] | int",
+    "trainer.data_on_device": "Literal['auto'] | bool",
 }
 Bound = tuple[str, Callable[[float], bool]]
 _ABOVE_0: Bound = ("more than 0", lambda x: x > 0)

@@ -12,9 +12,10 @@ from torch import nn
 from zoo.build import build, refuse_untrusted
 from zoo.checkpoint import find_checkpoint, read_checkpoint
 from zoo.conditions import check_limit, check_precision, check_reads
+from zoo.devices import make_fast
 from zoo.errors import ZooError
 from zoo.fitting import check_task
-from zoo.network import construct, make_fast
+from zoo.network import construct
 from zoo.processes import group_ended
 from zoo.report import quieten_lightning
 from zoo.run import make_task, make_trainer
@@ -70,7 +71,7 @@ def evaluate_checkpoint(
     load_weights(task.network, checkpoint["state_dict"], path)
     task.split = split
     if config["fast"]:
-        make_fast(network)
+        make_fast(network, config)
     trainer = make_trainer({**config["trainer"], "profiler": None}, logger=False)
     data.trainer = trainer
     data.train_examples = config["train_examples"]

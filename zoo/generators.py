@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from zoo.build import build
+from zoo.devices import half_precision, make_fast, on_cuda
 from zoo.errors import ZooError
 from zoo.evaluation import load_weights
-from zoo.network import construct, make_fast
+from zoo.network import construct
 from zoo.run import make_task
 from zoo.tasks.generative import Generative, pixels
 
@@ -40,11 +41,10 @@ def trained(
         data.train_examples = config.get("train_examples")
     task: Any = make_task(config, network, data)
     load_weights(network, checkpoint["state_dict"], path)
-    use_gpu = torch.cuda.is_available() and config["trainer"].get("accelerator") != "cpu"
-    device = "cuda" if use_gpu else "cpu"
-    if config["trainer"].get("precision") == "bf16-mixed":  # as it was trained, and twice as fast or more
-        make_fast(network)
-        network.forward = torch.autocast(device, torch.bfloat16)(network.forward)
+    device = "cuda" if on_cuda(config["trainer"]) else "cpu"
+    if (half := half_precision(config["trainer"])) is not None:  # as it was trained, and twice as fast or more
+        make_fast(network, config)
+        network.forward = torch.autocast(device, half)(network.forward)
     if getattr(task, "sampler", None) == "ddpm" and (lost := settings.keys() & {"steps", "eta"}):
         name = min(lost)
         raise ZooError(

@@ -36,15 +36,3 @@ def initialise(network: nn.Module, config: dict[str, Any], *inputs: Tensor) -> N
 def needs_inputs(config: dict[str, Any]) -> bool:
     """Whether the `init` option looks at training examples."""
     return build(config["init"], "init")().needs_inputs
-
-
-def make_fast(network: nn.Module) -> nn.Module:
-    """Channels last; on CUDA also compilation in place, which keeps the keys of the state dict.
-
-    Of a GAN only the generator is compiled: a gradient penalty differentiates the discriminator twice, which compiled
-    code cannot.
-    """
-    network = network.to(memory_format=torch.channels_last)
-    if torch.cuda.is_available():
-        getattr(network, "generator", network).compile()
-    return network

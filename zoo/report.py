@@ -1,5 +1,6 @@
 """What a run says about itself: its description, its header, its scores, and the files these are written to."""
 
+import json
 import logging
 import os
 import platform
@@ -15,6 +16,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from zoo.devices import on_cuda
 from zoo.summary import Summary, summarize
 from zoo.tasks.base import Task
 
@@ -46,7 +48,7 @@ def describe_run(config: dict[str, Any], choices: dict[str, str], command: list[
     except (OSError, subprocess.TimeoutExpired):
         commit_name = None
     hardware = {"machine": platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
-    if torch.cuda.is_available():
+    if on_cuda(config["trainer"]):
         hardware["gpu"] = torch.cuda.get_device_name()
     return {
         "command": command,
@@ -92,15 +94,28 @@ def print_header(choices: dict[str, str], task: Task, data: Any, folder: Path, s
     print(f"run folder: {folder}", flush=True)
 
 
-def print_scores(scores: dict[str, float], folder: Path) -> None:
+def note_memory(folder: Path, peak: tuple[float, str] | None) -> None:
+    """Add the most memory a run took, as `peak_memory` measures it, to run.json."""
+    path = folder / "run.json"
+    if peak is not None and path.exists():  # not where a run that was moved left it behind
+        about = json.loads(path.read_text(encoding="utf-8"))
+        about["peak_memory"] = {"mib": round(peak[0]), "of": peak[1]}
+        write_whole(path, json.dumps(about, indent=2) + "\n")
+
+
+def print_scores(scores: dict[str, float], folder: Path, peak: tuple[float, str] | None = None) -> None:
     for name, value in scores.items():
         print(f"{name} {value:.6g}")
+    if peak is not None:
+        print(f"peak memory {peak[0]:.0f} MiB ({peak[1]})")
     print(f"run folder: {folder}")
     print(f"next: python evaluate.py ckpt_path={shlex.quote(str(folder))}")
     print("      tensorboard --logdir runs", flush=True)
 
 
-def hyper_parameters(config: dict[str, Any], choices: dict[str, str]) -> dict[str, Any]:
+def hyper_parameters(
+    config: dict[str, Any], choices: dict[str, str], peak: tuple[float, str] | None = None
+) -> dict[str, Any]:
     """What a person compares runs by, for TensorBoard's table: options by name, and numbers; no facts, no paths."""
     kept = ["seed", "ema_decay", "fast", "penalty", "augment", "init", "model", "optimizer", "scheduler", "task"]
     kept += [name for name in ("swap", "transfer") if name in config]  # older runs have none
@@ -108,6 +123,8 @@ def hyper_parameters(config: dict[str, Any], choices: dict[str, str]) -> dict[st
     numbers["model"] = {name: value for name, value in config["model"].items() if name != "weights"}
     numbers["data"] = {"batch_size": config["data"]["batch_size"]}
     numbers["trainer"] = {name: config["trainer"][name] for name in ("max_epochs", "max_steps", "precision")}
+    if peak is not None:
+        numbers["peak_memory_mib"] = round(peak[0])
     flat = {name: value for name, value in flatten(numbers).items() if isinstance(value, bool | int | float | str)}
     return choices | {name: value for name, value in flat.items() if "_target_" not in name}
 

@@ -1,6 +1,5 @@
 """A training run from its config to its scores: the one place where data, network, task and trainer meet."""
 
-import inspect
 import json
 import sys
 from collections.abc import Callable
@@ -11,7 +10,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import yaml
-from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.profilers import PassThroughProfiler
@@ -21,18 +19,29 @@ from torch import Tensor, nn
 from zoo.build import build, refuse_untrusted
 from zoo.checkpoint import LAST, PREVIOUS, AtomicCheckpointIO, Checkpoints, find_checkpoint, find_whole, read_checkpoint
 from zoo.conditions import check_continued, check_facts, check_known, check_ranges, check_reads, check_sizes
+from zoo.devices import (
+    Placing,
+    check_device,
+    fast_precision,
+    fused_options,
+    lightning_settings,
+    make_fast,
+    prepare_device,
+)
 from zoo.errors import ZooError
 from zoo.folders import held, is_first_process
 from zoo.generative_pictures import DiffusionPictures, Reconstructions, SampleGrid, VaePictures
 from zoo.logs import METRICS, MetricsCSV, TensorBoard, rewind_logs
 from zoo.mask_pictures import MaskPictures
-from zoo.network import construct, initialise, make_fast, needs_inputs
+from zoo.memory import advice, peak_memory
+from zoo.network import construct, initialise, needs_inputs
 from zoo.pictures import Pictures, learning_curves
 from zoo.processes import group_ended
 from zoo.progress import Bar, EpochLines
 from zoo.report import (
     describe_run,
     hyper_parameters,
+    note_memory,
     print_header,
     print_scores,
     quieten_lightning,
@@ -108,6 +117,7 @@ class Patience(EarlyStopping):
 
 def train(cfg: DictConfig, folder: Path, *, choices: dict[str, str], command: list[str]) -> dict[str, float]:
     """Run a composed config in an empty folder; returns the test scores. Raises ZooError for what a person can mend."""
+    check_device(to_plain(cfg))
     with stop_signals(folder), held(folder), group_ended():
         weights = None
         if cfg.model.weights is not None:
@@ -117,7 +127,7 @@ def train(cfg: DictConfig, folder: Path, *, choices: dict[str, str], command: li
         fill_facts(cfg, data)
         check_known(cfg, choices)
         if cfg.fast and cfg.trainer.precision == "32-true":
-            cfg.trainer.precision = "bf16-mixed"
+            cfg.trainer.precision = fast_precision(cfg.trainer)
         config = to_plain(cfg)
         for unused in ("resume", "trust", "run_dir", "experiment", "debug", "expect"):
             config.pop(unused, None)
@@ -146,6 +156,7 @@ def resume(folder: Path, overrides: dict[str, Any]) -> dict[str, float]:
             for part in path:
                 node = node[part]
             node[last] = value
+        check_device(config)
         for leftover in (folder / "checkpoints").glob(".*.tmp"):  # of a process killed while it saved
             leftover.unlink()
         checkpoint, weights = find_whole(folder, (LAST, PREVIOUS)), None
@@ -185,7 +196,7 @@ def run(
     description: dict[str, Any] = {"config": config, "choices": choices}
     check_ranges(config)
     check_facts(config, data)
-    torch.set_float32_matmul_precision("high" if config["fast"] else "highest")  # TF32 on CUDA
+    prepare_device(config)
     network = construct(config)
     looks = needs_inputs(config)
     if not looks:
@@ -206,7 +217,7 @@ def run(
     if looks and checkpoint is None:
         initialise(network, config, *first_inputs(config, network, data))
     if config["fast"]:
-        make_fast(network)
+        make_fast(network, config)
     if isinstance(config["task"].get("class_weights"), str):
         config["task"]["class_weights"] = class_weights(config["task"]["class_weights"], data)
     description["class_names"] = list(data.facts.get("class_names") or [])
@@ -245,6 +256,8 @@ def run(
         loggers.append(TensorBoard(folder))
     trainer.loggers = loggers
     data.trainer = trainer
+    on_device = config["trainer"].get("data_on_device", "auto")  # older runs do not say
+    data.placing = Placing(data.splits, trainer.strategy.root_device, on_device, data.num_workers)
     skip_unused_hooks(trainer, task)
     try:
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
@@ -255,8 +268,10 @@ def run(
         if config["train_examples"] is not None:  # a few examples: were they learnt?
             learnt = evaluate_checkpoint(tested, split="train", data=data)
         if trainer.is_global_zero:
+            peak = peak_memory(config["trainer"])
+            note_memory(folder, peak)
             for logger in loggers:
-                logger.log_hyperparams(hyper_parameters(config, choices), scores, trainer.global_step)
+                logger.log_hyperparams(hyper_parameters(config, choices, peak), scores, trainer.global_step)
             if config["logger"]["pictures"]:
                 learning_curves(folder / METRICS).savefig(folder / "curves.png", dpi=100)
             if checkpoints.score is not None:
@@ -264,9 +279,13 @@ def run(
             kept = ("train/loss", task.monitor.replace("val", "train"))
             scores |= {name: score for name, score in learnt.items() if name in kept}
             write_whole(folder / "scores.json", json.dumps(scores, indent=2) + "\n")
-            print_scores(scores, folder)
+            print_scores(scores, folder, peak)
     except MisconfigurationException as error:
         raise ZooError(f"trainer: {str(error).splitlines()[0]}") from error
+    except (RuntimeError, MemoryError, OSError) as error:
+        if (told := advice(error, config, folder)) is None:
+            raise
+        raise ZooError(told) from error
     finally:
         for logger in loggers:
             logger.close()
@@ -316,10 +335,7 @@ def first_inputs(config: dict[str, Any], network: nn.Module, data: Any) -> tuple
 
 
 def make_optimization(config: dict[str, Any], rates: dict[str, float]) -> Optimization:
-    trainer, optimizer = config["trainer"], dict(config["optimizer"])
-    can_fuse = "fused" in inspect.signature(get_class(optimizer["_target_"])).parameters
-    if config["fast"] and torch.cuda.is_available() and can_fuse:
-        optimizer["fused"] = True
+    trainer, optimizer = config["trainer"], fused_options(config["optimizer"], config)
     # a dry run on one number: a wrong rate or momentum is refused here, before data is read
     build(optimizer, "optimizer")([nn.Parameter(torch.zeros(1))])
     try:
@@ -352,7 +368,8 @@ def make_task(config: dict[str, Any], network: nn.Module, data: Any, optimizatio
 
 def make_trainer(options: dict[str, Any], *, folder: Path | None = None, **more: Any) -> pl.Trainer:
     """Lightning's Trainer for a run (with `folder`) or an evaluation (without)."""
-    settings = {name: value for name, value in options.items() if name not in OWN_TRAINER_KEYS}
+    settings = lightning_settings(options, training=folder is not None)
+    settings = {name: value for name, value in settings.items() if name not in OWN_TRAINER_KEYS}
     if options["max_steps"] > 0:
         settings["max_epochs"] = -1  # the engine stops the run
     try:

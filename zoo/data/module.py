@@ -64,6 +64,7 @@ class DataModule(pl.LightningDataModule):
         known = {name: value for name, value in (self.augment or {}).items() if name not in unknown}
         self.augmentation = type(self).augmenter(seed=self.seed, **known) if known else None
         self.splits: dict[str, Split] = {}
+        self.placing: Callable[[Split], Split] | None = None  # to where a run's device wants batches made
         self.train_examples: int | float | None = None  # how many of the training examples to use, or which share
         for name in ("batch_size", "eval_batch_size"):
             if getattr(self, name) < 1:
@@ -131,6 +132,7 @@ class DataModule(pl.LightningDataModule):
             world_size=trainer.world_size if trainer else 1,
         )
         on_gpu = trainer is not None and trainer.strategy.root_device.type == "cuda"
+        examples = self.placing(examples) if self.placing is not None else examples
         return Loader(examples, sampler, num_workers=self.num_workers, pin_memory=on_gpu)
 
     def train_dataloader(self) -> Loader:

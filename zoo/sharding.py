@@ -1,0 +1,61 @@
+"""`trainer=fsdp`: weights, gradients and the optimizer's state shared out over the processes of a run.
+
+PyTorch's `fully_shard` under Lightning's ModelParallelStrategy. Lightning's older FSDPStrategy cannot be taken: it wraps
+the whole training step, and back-propagates wrongly inside it, where manual optimisation does. The network is one group:
+each process keeps its share between steps, and holds the whole of the weights while a step computes.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pytorch_lightning.strategies import ModelParallelStrategy
+from torch.distributed.fsdp import FSDPModule, fully_shard
+
+from zoo.errors import ZooError
+
+# tasks that call their network as a whole and never a part of it, in evaluation neither
+_TASKS = ("Classification", "Regression", "Segmentation", "Forecasting")
+
+
+class Sharded(ModelParallelStrategy):
+    """Shards a task's network over all devices; checkpoints hold the whole network, as those of one device do."""
+
+    def __init__(self) -> None:
+        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
+
+    def setup_environment(self) -> None:
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+    def shard(self, task: Any) -> None:
+        """Replace the parameters of the task's network by their shares, in its optimizer too."""
+        if isinstance(task.network, FSDPModule):
+            return
+        before = dict(task.network.named_parameters())
+        fully_shard(task.network, mesh=self.device_mesh["data_parallel"])
+        share = {id(before[name]): parameter for name, parameter in task.network.named_parameters()}
+        for group in task.engine.optimizer.param_groups if task.engine is not None else ():
+            group["params"] = [share[id(parameter)] for parameter in group["params"]]
+
+
+def check_sharded(config: Mapping[str, Any]) -> None:
+    """Refuse what needs more of a network than a process's share."""
+    trainer, logger, penalty = config["trainer"], config["logger"], config["penalty"]
+    task = config["task"]["_target_"].rpartition(".")[2]
+    if task not in _TASKS:
+        known = ", ".join(name.lower() for name in _TASKS)
+        raise ZooError(
+            f"trainer=fsdp: is for {known}, as task={task.lower()} calls parts of its network; say trainer=ddp."
+        )
+    if config["ema_decay"] is not None:
+        raise ZooError(
+            f"ema_decay={config['ema_decay']}: must be null with trainer=fsdp, as the average is not sharded"
+        )
+    if penalty["l1"] or penalty["l2"]:
+        raise ZooError(
+            "penalty.l1, penalty.l2: must be 0 with trainer=fsdp; optimizer.weight_decay shrinks weights too"
+        )
+    if logger["tensorboard"] and logger["pictures"]:
+        raise ZooError("logger.pictures: must be false with trainer=fsdp, as the process that draws has a share only")
+    if str(trainer.get("precision")) in ("16-mixed", "16"):
+        raise ZooError(f"trainer.precision={trainer['precision']}: must be bf16-mixed or 32-true with trainer=fsdp")
