@@ -35,13 +35,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def advice(error: BaseException, config: Mapping[str, Any], folder: Path) -> str | None:
-    """What to say to a person whose run ran out of memory, or asked for what the device cannot; None of other errors."""
+    """What to say where memory ran out, or an operation has no deterministic form; None of any other error."""
     trainer, data = config["trainer"], config["data"]
     if "does not have a deterministic implementation" in str(error):
         operation = str(error).split()[0]
         return (
-            f"trainer.deterministic={trainer['deterministic']}: {operation} has no deterministic form on this device; say "
-            "trainer.deterministic=warn, which leaves such operations as they are."
+            f"trainer.deterministic={trainer['deterministic']}: {operation} has no deterministic form on this device; "
+            "say trainer.deterministic=warn, which leaves such operations as they are."
         )
     if not is_out_of_memory(error):
         return None
@@ -57,6 +57,6 @@ def advice(error: BaseException, config: Mapping[str, Any], folder: Path) -> str
         mends.append("trainer.data_on_device=false")
     kept = next((name for name in ("last.ckpt", "best.ckpt") if (folder / "checkpoints" / name).exists()), None)
     saved = (
-        f"resume={folder} goes on from {kept} where there is more memory." if kept else "No checkpoint was written yet."
+        f"resume={folder} goes on from {kept} where there is more memory." if kept else "There is no checkpoint yet."
     )
     return f"There is not enough memory on {place} for data.batch_size={size}.\nTry {', '.join(mends)}.\n{saved}"

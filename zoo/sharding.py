@@ -1,8 +1,9 @@
 """`trainer=fsdp`: weights, gradients and the optimizer's state shared out over the processes of a run.
 
-PyTorch's `fully_shard` under Lightning's ModelParallelStrategy. Lightning's older FSDPStrategy cannot be taken: it wraps
-the whole training step, and back-propagates wrongly inside it, where manual optimisation does. The network is one group:
-each process keeps its share between steps, and holds the whole of the weights while a step computes.
+PyTorch's `fully_shard` (Zhao et al. 2023, "PyTorch FSDP", 2304.11277, in its second version) under Lightning's
+ModelParallelStrategy. Lightning's FSDPStrategy wraps the whole training step, and what it wraps cannot be
+back-propagated within it, where manual optimisation does that. The network is one group: each process keeps its share
+between steps, and holds all of the weights while a step computes.
 """
 
 from collections.abc import Mapping
@@ -40,22 +41,16 @@ class Sharded(ModelParallelStrategy):
 
 def check_sharded(config: Mapping[str, Any]) -> None:
     """Refuse what needs more of a network than a process's share."""
-    trainer, logger, penalty = config["trainer"], config["logger"], config["penalty"]
-    task = config["task"]["_target_"].rpartition(".")[2]
+    precision, logger, penalty = str(config["trainer"]["precision"]), config["logger"], config["penalty"]
+    task, average = config["task"]["_target_"].rpartition(".")[2], config["ema_decay"]
     if task not in _TASKS:
         known = ", ".join(name.lower() for name in _TASKS)
-        raise ZooError(
-            f"trainer=fsdp: is for {known}, as task={task.lower()} calls parts of its network; say trainer=ddp."
-        )
-    if config["ema_decay"] is not None:
-        raise ZooError(
-            f"ema_decay={config['ema_decay']}: must be null with trainer=fsdp, as the average is not sharded"
-        )
+        raise ZooError(f"trainer=fsdp: is for {known}; {task} calls parts of its network, so say trainer=ddp.")
+    if average is not None:
+        raise ZooError(f"ema_decay={average}: must be null with trainer=fsdp, as averages are not shared out.")
     if penalty["l1"] or penalty["l2"]:
-        raise ZooError(
-            "penalty.l1, penalty.l2: must be 0 with trainer=fsdp; optimizer.weight_decay shrinks weights too"
-        )
+        raise ZooError("penalty.l1 and penalty.l2: must be 0 with trainer=fsdp; optimizer.weight_decay works there.")
     if logger["tensorboard"] and logger["pictures"]:
-        raise ZooError("logger.pictures: must be false with trainer=fsdp, as the process that draws has a share only")
-    if str(trainer.get("precision")) in ("16-mixed", "16"):
-        raise ZooError(f"trainer.precision={trainer['precision']}: must be bf16-mixed or 32-true with trainer=fsdp")
+        raise ZooError("logger.pictures: must be false with trainer=fsdp, as the process that draws has a share only.")
+    if precision in ("16-mixed", "16"):
+        raise ZooError(f"trainer.precision={precision}: must be bf16-mixed or 32-true with trainer=fsdp.")

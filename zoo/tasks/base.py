@@ -125,6 +125,11 @@ class Task(pl.LightningModule):
             norm.eval()
         return self
 
+    def configure_model(self) -> None:
+        """Under a strategy that shares a network out over processes (`trainer=fsdp`), let it."""
+        if self.device_mesh is not None:
+            self.trainer.strategy.shard(self)  # type: ignore[attr-defined]
+
     def configure_optimizers(self) -> Any:
         assert self.engine is not None
         return self.engine.optimizer

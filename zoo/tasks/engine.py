@@ -169,15 +169,18 @@ class Engine:
             self.multiplier = multiplier
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * multiplier
+        skipped = False
         if self.scaler is not None:
+            scale = self.scaler.get_scale()
             self.scaler.step(optimizer)
             self.scaler.update()
+            skipped = self.scaler.get_scale() < scale  # a gradient overflowed: the step counts, and changes nothing
         else:
             optimizer.step()
         self.step_count += 1
         if self.progress is not None:
             self.progress.ready = self.progress.completed = self.step_count
-        if self.averaged is not None:
+        if self.averaged is not None and not skipped:
             decay = min(settings.ema_decay or 0.0, (1 + self.step_count) / (10 + self.step_count))
             torch._foreach_lerp_(self.averaged[0], self.averaged[1], 1 - decay)
 
