@@ -9,6 +9,7 @@ from torch import Tensor
 from zoo.data.augment import Augment
 from zoo.data.loaders import Batch
 from zoo.data.module import DataModule
+from zoo.data.splits import Folds
 from zoo.errors import ZooError
 
 Arrays = tuple[Tensor, Tensor]  # inputs, uint8 (N, C, H, W) or float32 (N, F); targets, int64 (N,) or float32 (N, K)
@@ -60,7 +61,7 @@ class ArraySplit:
 
 
 @dataclass(kw_only=True, eq=False)
-class ArrayDataModule(DataModule):
+class ArrayDataModule(Folds, DataModule):
     """A data module whose splits fit in memory. A subclass implements `arrays`; facts left None come from them."""
 
     channels: int | None = None
@@ -72,8 +73,19 @@ class ArrayDataModule(DataModule):
         """The inputs and targets of each split: train, val and test, those there are."""
         raise NotImplementedError
 
-    def read(self) -> None:
+    def folded_arrays(self) -> dict[str, Arrays]:
+        """The splits, with the fold for validation where `folds` are asked for."""
         arrays = self.arrays()
+        (inputs, targets), held_out = arrays["train"], arrays.get("val")
+        if (self.folds is None and self.fold is None) or held_out is None:
+            return arrays
+        inputs, targets = torch.cat([inputs, held_out[0]]), torch.cat([targets, held_out[1]])
+        given = torch.arange(len(targets)).split([len(arrays["train"][1]), len(held_out[1])])
+        indices = self.refold({"train": given[0], "val": given[1]}, targets, seed=self.split_seed)
+        return arrays | {name: (inputs[part], targets[part]) for name, part in indices.items()}
+
+    def read(self) -> None:
+        arrays = self.folded_arrays()
         self._complete_facts(*arrays["train"])
         self.splits = {
             name: ArraySplit(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from zoo.data.arrays import ArraySplit
 from zoo.data.own import OwnData, identify, listed, note
+from zoo.data.splits import Folds
 from zoo.data.tables import (
     NUMBER,
     SEPARATORS,
@@ -33,7 +34,7 @@ _FEWEST_ROWS = 10
 
 
 @dataclass(kw_only=True, eq=False)
-class CsvTable(OwnData):
+class CsvTable(Folds, OwnData):
     """The table in `path`: `target` is predicted from the other columns, as a class or, `kind` regression, a number.
 
     Inputs are float32 (B, F); targets int64 (B,) or float32 (B, 1). With `standardize_target` a regression learns
@@ -87,7 +88,7 @@ class CsvTable(OwnData):
             raise ZooError(f"{source} has {len(answers)} rows, and at least {_FEWEST_ROWS} are needed.")
         classes = self._classes(answers, table.lines, source) if self.kind == "classification" else []
         labels = torch.tensor([classes.index(answer) if classes else 0 for answer in answers])
-        indices = self.divide(labels, classes or ["all rows"])
+        indices = self.refold(self.divide(labels, classes or ["all rows"]), labels, seed=self.split_seed)
         train = indices["train"].tolist()
         targets = labels if classes else self._numbers(answers, table.lines, train, source)
         if self.facts["columns"] is None:

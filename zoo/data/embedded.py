@@ -44,8 +44,12 @@ class Earth(ArrayDataModule):
     """The climate of a 32×32 tile of the Earth seen from space: tropical, arid, temperate, continental or polar.
 
     The map is cut into stripes of 12° of longitude that no tile crosses, so that the splits share no pixel. Every fifth
-    stripe is test; three others are validation, drawn by `split_seed` so that each class gives it about a tenth.
+    stripe is test; three others are validation, drawn by `split_seed` so that each class gives it about a tenth. Folds
+    are of whole stripes too, drawn so that each class is about evenly spread over them.
     """
+
+    def folded_arrays(self) -> dict[str, Arrays]:
+        return self.arrays()
 
     def arrays(self) -> dict[str, Arrays]:
         tiles = earth_tiles()
@@ -54,11 +58,15 @@ class Earth(ArrayDataModule):
         test = stripes % 5 == 4
         others = stripes[~test].unique()
         sizes = torch.stack([torch.bincount(targets[stripes == stripe], minlength=5) for stripe in others])
-        draws = torch.stack([permutation(key(self.split_seed, "split", draw), len(others))[:3] for draw in range(200)])
-        shares = sizes[draws].sum(1) / sizes.sum(0)  # of each class in validation, (200, 5)
-        val = torch.isin(stripes, others[draws[(shares - 0.1).abs().amax(1).argmin()]])
-        parts = {"train": ~test & ~val, "val": val, "test": test}
-        return {name: (inputs[part], targets[part]) for name, part in parts.items()}
+        draws = torch.stack([permutation(key(self.split_seed, "split", draw), len(others)) for draw in range(200)])
+        # the stripes of each part: three of them, or all by folds
+        folds, fold = self.chosen_fold(len(others)) or (10, 0)
+        parts = draws.tensor_split(folds, 1) if self.folds else (draws[:, :3],)
+        # of each class in each part, (200, parts, 5)
+        shares = torch.stack([sizes[part].sum(1) for part in parts], 1) / sizes.sum(0)
+        val = torch.isin(stripes, others[parts[fold][(shares - 1 / folds).abs().amax((1, 2)).argmin()]])
+        masks = {"train": ~test & ~val, "val": val, "test": test}
+        return {name: (inputs[mask], targets[mask]) for name, mask in masks.items()}
 
 
 def earth_tiles() -> tuple[Tensor, Tensor, Tensor]:

@@ -21,6 +21,7 @@ from zoo.data.arrays import ArraySplit
 from zoo.data.image_files import SUFFIXES, FileSplit, Item, Scan, Unlabelled, decode_all, scan, traits, unreadable
 from zoo.data.loaders import Split
 from zoo.data.own import OwnData, identify, listed, note
+from zoo.data.splits import Folds
 from zoo.errors import ZooError
 from zoo.randomness import key, permutation
 
@@ -28,7 +29,7 @@ _STATISTICS_FROM = 5000  # training images, chosen by seed: enough for mean and 
 
 
 @dataclass(kw_only=True, eq=False)
-class ImageFolder(OwnData):
+class ImageFolder(Folds, OwnData):
     """Images of `root` as uint8 (C, S, S), augmented and normalised a batch at a time.
 
     Decoded images that fit in `memory_limit_mb` are read once and kept, so that a damaged file is found before training
@@ -69,7 +70,7 @@ class ImageFolder(OwnData):
         if not fitted and all(item.split in ("val", "test") for item in items):
             raise ZooError(f"data.root={self.root}: holds images for validation or test but none in {root / 'train'}.")
         targets = self._targets(root, items)
-        indices = self._indices(root, items, targets)
+        indices = self.refold(self._indices(root, items, targets), targets, seed=self.split_seed)
         channels, size = self.facts["channels"], self.facts["image_size"]
         if not fitted:
             mean, std = self._statistics(items, images, indices["train"])

@@ -21,6 +21,7 @@ from PIL import Image
 from zoo.data.image_files import reason, traits
 from zoo.data.mask_files import SPLITS, Pair, find_pairs, read_mask, read_picture
 from zoo.data.own import OwnData, identify, listed, note
+from zoo.data.splits import Folds
 from zoo.data.tiles import IGNORED, MaskData, Scene, starts
 from zoo.errors import ZooError
 
@@ -37,7 +38,7 @@ class Head(NamedTuple):
 
 
 @dataclass(kw_only=True, eq=False)
-class MaskFolder(MaskData, OwnData):
+class MaskFolder(Folds, MaskData, OwnData):
     """Pictures of `root/images`, each with the mask in `root/masks` whose name is the picture's and `mask_suffix`.
 
     A mask's numbers (of a palette, its indices) are the classes 0 … K - 1; otherwise `class_values` lists the value of
@@ -173,7 +174,9 @@ class MaskFolder(MaskData, OwnData):
             raise ZooError(
                 f"data.root={self.root}: holds pictures for validation or test but none in {root / 'train'}."
             )
-        return {name: given[name] for name in SPLITS if name in given}
+        indices = {name: torch.tensor(given[name]) for name in SPLITS if name in given}
+        refolded = self.refold(indices, torch.zeros(len(pairs), dtype=torch.int64), seed=self.split_seed)
+        return {name: part.tolist() for name, part in refolded.items()}
 
     def _check_memory(self, parts: Mapping[str, Sequence[int]], heads: Sequence[Head]) -> None:
         size, tiles = self.image_size, 0

@@ -159,7 +159,7 @@ class SequentialDigits(Digits):
         super().__post_init__()
 
     def read(self) -> None:
-        arrays = self.arrays()
+        arrays = self.folded_arrays()
         inputs = arrays["train"][0]
         pixels, features = inputs[0].numel(), inputs.shape[-1] if self.by == "rows" else 1
         self.state({"num_features": features, "sequence_length": pixels // features, "num_classes": 10})
