@@ -73,6 +73,7 @@ BOUNDS: dict[str, Bound] = {
 _PASSED = {"params", "network", "optimization", "facts", "log_every", "logger", "callbacks", "plugins"}
 _PASSED |= {"default_root_dir", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"}
 _PASSED |= {"num_sanity_val_steps", "use_distributed_sampler"}
+_DEEPEST = 20
 _HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_")
 
 
@@ -100,14 +101,16 @@ def _read(argument: str) -> Override | None:
     """An argument as Hydra reads it; None if it cannot."""
     try:
         return OverridesParser.create().parse_override(argument)
-    except HydraException:
+    except (HydraException, ValueError):  # ValueError: a number of thousands of digits
         return None
 
 
 def check_form(arguments: Sequence[str]) -> None:
-    """Refuse what lacks a side of its =, and a second choice of what can be chosen once."""
+    """Refuse what lacks a side of its =, brackets in brackets without end, a second choice of what is chosen once."""
     given: dict[str, str] = {}
     for argument in arguments:
+        if max(itertools.accumulate((c in "[{(") - (c in ")}]") for c in argument), default=0) > _DEEPEST:
+            raise ZooError(f"{argument}: more than {_DEEPEST} brackets inside each other are not read.")
         name, value = name_of(argument), argument.partition("=")[2].strip()
         if "=" in argument and not (name and value):
             raise ZooError(f"{argument}: write key=value, with something on both sides of the =.")
@@ -344,6 +347,8 @@ def _set(argument: str, override: Override, config: DictConfig, known: Sequence[
         takes = _signature(parent) if there and isinstance(parent, dict) and above != "trainer" else None
         if takes is None or (key in takes.parameters and takes.parameters[key].default is None):
             raise ZooError(f"{argument}: {path} is needed. Did you mean {path}=…?")
+        if override.value() not in (None, _get(plain, path)):
+            raise ZooError(f"{argument}: {path} is {_get(plain, path)}. Did you mean ~{path}?")
         OmegaConf.update(config, above, {name: value for name, value in parent.items() if name != key}, merge=False)
         return
     plus = override.is_add() or override.is_force_add()
@@ -351,7 +356,10 @@ def _set(argument: str, override: Override, config: DictConfig, known: Sequence[
         raise ZooError(f"{argument}: the config does not set {path}, so it takes a +. Did you mean +{path}?")
     if there and override.is_add():
         raise ZooError(f"{argument}: the config has {path}: write it without +. Did you mean {path}?")
-    OmegaConf.update(config, path, override.value(), merge=True, force_add=plus)
+    try:
+        OmegaConf.update(config, path, override.value(), merge=True, force_add=plus)
+    except OmegaConfBaseException as error:  # a list for a mapping, a reference that cannot be read
+        raise ZooError(f"{argument}: {one_line(error).partition(' full_key:')[0]}.") from None
 
 
 def _unknown(path: str, parent: Any, known: Sequence[str]) -> str:
