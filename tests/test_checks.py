@@ -286,7 +286,7 @@ def test_an_own_class_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (["seed=0,x"], "seed=x: must be a whole number"),
         (["optimizer=adamw,sgd", "optimizer.betas=[0.9,0.9]"], "there is no key optimizer.betas"),
         (["seed=range(-2,1)"], "seed=-2: must be 0 or more"),
-        (["optimizer.lr=interval(0,1)"], "cannot be swept"),
+        (["optimizer.lr=interval(0,1)"], "optimizer.lr=0.0: must be more than 0"),
         (["model=glob(zzz*)"], "chooses nothing"),
         (["run_dir=a,b"], "hydra.sweep.dir"),
         (["seed=0,1", "trainer.max_epochs="], "both sides of the ="),

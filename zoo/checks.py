@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -63,7 +63,9 @@ BOUNDS: dict[str, Bound] = {
     **dict.fromkeys(("num_features", "accumulate_grad_batches", "log_every_n_steps"), _FROM_1),
     **dict.fromkeys(("check_val_every_n_epoch", "every_n_steps", "patience", "drop_block_size"), _FROM_1),
     **dict.fromkeys(("hidden", "layers", "embedding", "heads", "sequence_length", "window", "horizon"), _FROM_1),
-    **dict.fromkeys(("length", "delay"), _FROM_1),
+    **dict.fromkeys(("length", "delay", "trials", "at_once"), _FROM_1),
+    "folds": ("2 or more", lambda x: x >= 2),
+    "fold": _FROM_0,
     **dict.fromkeys(("max_epochs", "max_steps"), _NO_LIMIT),
     **dict.fromkeys(("train_examples", "limit_train_batches", "limit_test_batches"), _ABOVE_0),
     **dict.fromkeys(("dropout", "aux_dropout", "label_smoothing", "stochastic_depth", "drop_block"), _PROPER),
@@ -97,7 +99,7 @@ def raw_value(argument: str) -> str:
     return argument.partition("=")[2].strip().strip("'\"")
 
 
-def _read(argument: str) -> Override | None:
+def read_argument(argument: str) -> Override | None:
     """An argument as Hydra reads it; None if it cannot."""
     try:
         return OverridesParser.create().parse_override(argument)
@@ -137,7 +139,7 @@ def _check_choice(argument: str, override: Override | None) -> None:
             f"{argument}: a group cannot be taken away.{_did_you_mean(argument[1:])} There is: {_listed(there)}."
         )
     is_sweep = override is not None and override.is_sweep_override()
-    names = [value] if override is None else _values_of(override) if is_sweep else [str(override.value())]
+    names = [value] if override is None else values_of(override) if is_sweep else [str(override.value())]
     if not set(names) <= set(there):
         of_others = [f"{other}={value}" for other, found in options().items() if value in found]
         meant = nearest(value, there)
@@ -151,14 +153,14 @@ def _check_choice(argument: str, override: Override | None) -> None:
         raise ZooError(f"{argument}: an option is chosen without a +. Did you mean {group}={value}?")
 
 
-def _values_of(override: Override) -> list[str]:
-    """The values of one argument: those of a sweep, else its own."""
+def values_of(override: Override) -> list[str]:
+    """The values of one argument: those of a sweep, the ends of an interval, else its own."""
     if not override.is_sweep_override():
         return [override.get_value_element_as_str()]
     if isinstance(override._value, Glob):
         return override._value.filter(options().get(override.key_or_group, []))
-    if not override.is_discrete_sweep():
-        raise ZooError(f"{override.input_line}: an interval cannot be swept; list the values, as in 0.1,0.2.")
+    if isinstance(override._value, IntervalSweep):
+        return [str(override._value.start), str(override._value.end)]
     return list(override.sweep_string_iterator())
 
 
@@ -167,12 +169,12 @@ def check_sweep(arguments: Sequence[str]) -> None:
     choices: list[list[str]] = []
     values: list[list[str]] = []
     for argument in arguments:
-        override = _read(argument)
+        override = read_argument(argument)
         if override is None:
             check([argument])
         elif not argument.startswith(("hydra.", "hydra/")):
             name = name_of(argument)
-            jobs = [f"{override.get_key_element()}={value}" for value in _values_of(override)]
+            jobs = [f"{override.get_key_element()}={value}" for value in values_of(override)]
             if override.is_delete():
                 jobs = [argument]
             if not jobs:
@@ -191,7 +193,7 @@ def check_sweep(arguments: Sequence[str]) -> None:
 def check(arguments: Sequence[str]) -> Job:
     """The job that a command's arguments make. ZooError: the first mistake in them, or in the files they choose."""
     check_form(arguments)
-    overrides = [(argument, _read(argument)) for argument in arguments]
+    overrides = [(argument, read_argument(argument)) for argument in arguments]
     chosen: dict[str, str] = {}
     for argument, override in overrides:
         name = name_of(argument)
@@ -218,12 +220,12 @@ def check_saved(
     tree = dict(read_yaml(file)) if file else {}
     chosen = [argument for argument in arguments if name_of(argument) in groups and "=" in argument]
     for argument in chosen:
-        _check_choice(argument, _read(argument))
+        _check_choice(argument, read_argument(argument))
     if chosen or not file:
         base = _plain(composed(tuple(chosen))[0])
         tree |= {name: base[name] for name in map(name_of, chosen)}
         tree.setdefault("trainer", base["trainer"])
-    values = [(argument, _read(argument)) for argument in arguments if argument not in chosen]
+    values = [(argument, read_argument(argument)) for argument in arguments if argument not in chosen]
     own = [key for key in _keys(tree) if not nodes or (key.partition(".")[0] in nodes and key not in nodes)]
     known = [*read_yaml(CONFIGS / "evaluate.yaml"), *groups, *own]
     for argument, _ in values:
@@ -243,7 +245,7 @@ def check_saved(
 
 def read_choice(argument: str) -> dict[str, Any]:
     """The keys that a choice, such as trainer=cpu, brings."""
-    _check_choice(argument, _read(argument))
+    _check_choice(argument, read_argument(argument))
     return read_option(name_of(argument), raw_value(argument)).tree
 
 

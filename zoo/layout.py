@@ -28,8 +28,8 @@ class Layout(NamedTuple):
 
 @cache
 def options() -> dict[str, list[str]]:
-    """The options of each group: the files of its folder."""
-    folders = sorted(folder for folder in CONFIGS.iterdir() if folder.is_dir())
+    """The options of each group: the files of its folder. Hydra's own groups are not among them."""
+    folders = sorted(folder for folder in CONFIGS.iterdir() if folder.is_dir() and folder.name != "hydra")
     return {
         folder.name: sorted(file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml"))
         for folder in folders

@@ -137,6 +137,24 @@ def _find(module: str, name: str, depth: int = 0) -> Found | None:
     raise LookupError(f"{module} has no {name}")
 
 
+def class_value(target: str, name: str) -> Any:
+    """What a class, or the first of its bases that does, sets `name` to; None where that cannot be followed."""
+    module, _, label = target.rpartition(".")
+    try:
+        found = _find(module, label)
+        if found is None or not isinstance(found.node, ast.ClassDef):
+            return None
+        for statement in found.node.body:
+            match statement:
+                case ast.Assign(targets=[ast.Name(id=given)]) | ast.AnnAssign(target=ast.Name(id=given)):
+                    if given == name and statement.value is not None:
+                        return ast.literal_eval(statement.value)
+        values = (class_value(f"{found.module}.{ast.unparse(base)}", name) for base in found.node.bases)
+        return next((value for value in values if value is not None), None)
+    except (LookupError, ValueError):
+        return None
+
+
 def signature(target: str) -> Signature | None:
     """What `target` takes, without `self`; None if its source cannot be followed. LookupError: there is no target."""
     module, _, name = target.rpartition(".")
