@@ -1,149 +1,29 @@
-"""What the image networks cost: the harness on ResNet-18, `fast=true`, a step against torchvision's, construction.
+"""What the networks themselves cost.
 
-    python benchmarks/networks.py            # everything, about six minutes on two cores
-    python benchmarks/networks.py harness    # one of harness, fast, torchvision, construction
-
-Runs alternate, medians are reported. Run it on an otherwise idle machine.
+A training step (forward and backward, 8 images) of our network against torchvision's of the same architecture;
+`fast=true` against the default on ResNet-18 at 32×32, both with everything on; and how long Inception v3 takes to
+build, torchvision's with its initialiser beside it. All alternating, medians.
 """
 
-import contextlib
-import io
 import statistics
-import sys
-import tempfile
-import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 import torchvision
-from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
-from zoo.checkpoint import Checkpoints
-from zoo.data.arrays import ArraySplit
-from zoo.data.module import DataModule
-from zoo.logs import MetricsCSV, TensorBoard
+from benchmarks.harness import CASES
+from benchmarks.record import Bar, Options, Part, alternate, ratio, seconds
+from benchmarks.running import Workload
 from zoo.models.alexnet import AlexNet
 from zoo.models.inception_v1 import googlenet
 from zoo.models.inception_v3 import InceptionV3
 from zoo.models.resnet import resnet18, resnet50
 from zoo.models.vgg import vgg11_bn
-from zoo.progress import EpochLines
-from zoo.report import quieten_lightning
-from zoo.run import NoProfiler, make_trainer, skip_unused_hooks
-from zoo.schedules import Cosine
-from zoo.tasks.classification import Classification
-from zoo.tasks.engine import Optimization
 
-BATCH, STEPS = 64, 25
-
-
-class ColourImages(DataModule):
-    """Random colour pictures of 32×32 in memory."""
-
-    def read(self) -> None:
-        generator = torch.Generator().manual_seed(0)
-        for name, size in (("train", STEPS * BATCH), ("val", BATCH)):
-            inputs = torch.randint(0, 256, (size, 3, 32, 32), dtype=torch.uint8, generator=generator)
-            self.splits[name] = ArraySplit(inputs, torch.randint(0, 10, (size,), generator=generator))
-
-
-class StepTimes(Callback):
-    """Seconds from the start of an epoch's training to its end, validation and checkpoints left out."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-
-    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        self.start = time.perf_counter()
-
-    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
-        self.seconds.append(time.perf_counter() - self.start)
-
-
-def harness_epoch(network: nn.Module, data: DataModule, precision: str = "32-true") -> float:
-    """Seconds of the second epoch with everything on."""
-    with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(io.StringIO()):
-        folder = Path(name)
-        optimization = Optimization(optimizer=lambda p: torch.optim.AdamW(p, lr=1e-3), schedule=Cosine())
-        task = Classification(network, optimization=optimization, facts={"num_classes": 10})
-        times = StepTimes()
-        checkpoints = Checkpoints(folder, {}, monitor=task.monitor, mode=task.mode, every_n_steps=None)
-        options = {"accelerator": "cpu", "max_epochs": 2, "max_steps": -1, "precision": precision}
-        options["profiler"] = NoProfiler()
-        loggers = [MetricsCSV(folder), TensorBoard(folder)]
-        trainer = make_trainer(options, folder=folder, logger=loggers, callbacks=[checkpoints, EpochLines(), times])
-        skip_unused_hooks(trainer, task)
-        trainer.fit(task, datamodule=data)
-        loggers[1].close()
-        return times.seconds[1]
-
-
-def hand_epoch(network: nn.Module, data: DataModule) -> float:
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    network.train()
-    loader = data.loader("train", training=True)
-    for _ in range(2):
-        start = time.perf_counter()
-        for batch in loader:
-            optimizer.zero_grad(set_to_none=True)
-            F.cross_entropy(network(batch["input"]), batch["target"]).backward()
-            optimizer.step()
-    return time.perf_counter() - start
-
-
-def small_resnet18() -> nn.Module:
-    return resnet18(num_classes=10, image_size=32)
-
-
-def alternate(first: Callable[[], float], second: Callable[[], float], rounds: int) -> tuple[float, float, float]:
-    """The medians of both, and of the ratio first / second, of alternating calls."""
-    pairs = [(first(), second()) for _ in range(rounds)]
-    one, two = (statistics.median(column) for column in zip(*pairs, strict=True))
-    return one, two, statistics.median(a / b for a, b in pairs)
-
-
-def harness() -> None:
-    data = ColourImages(batch_size=BATCH)
-    data.setup()
-    hand, ours, ratio = alternate(
-        lambda: hand_epoch(small_resnet18(), data), lambda: harness_epoch(small_resnet18(), data), 3
-    )
-    print(f"ResNet-18 at 32×32, batch {BATCH}, seconds a step, ratio by hand / harness")
-    print(f"by hand {hand / STEPS:.3f}, harness {ours / STEPS:.3f}, ratio {ratio:.3f}")
-
-
-def fast() -> None:
-    data = ColourImages(batch_size=BATCH)
-    data.setup()
-
-    def in_bf16() -> float:
-        return harness_epoch(small_resnet18().to(memory_format=torch.channels_last), data, "bf16-mixed")
-
-    plain, quick, ratio = alternate(lambda: harness_epoch(small_resnet18(), data), in_bf16, 3)
-    print(f"fast=true on the same: {plain / STEPS:.3f} s a step, fast {quick / STEPS:.3f}, {ratio:.2f} times as fast")
-
-
-def step_seconds(network: nn.Module, images: Tensor, targets: Tensor) -> float:
-    """One forward and backward pass."""
-    start = time.perf_counter()
-    output = network(images)
-    if isinstance(output, dict):
-        loss = sum(
-            (F.cross_entropy(logits, targets) for logits in output["aux"]), F.cross_entropy(output["logits"], targets)
-        )
-    elif isinstance(output, Tensor):
-        loss = F.cross_entropy(output, targets)
-    else:
-        loss = sum((F.cross_entropy(logits, targets) for logits in output if logits is not None), torch.zeros(()))
-    loss.backward()
-    return time.perf_counter() - start
-
-
-TWINS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module], int]] = {
+Make = Callable[..., nn.Module]
+TWINS: dict[str, tuple[Make, Make, int]] = {  # ours, torchvision's, pixels
     "alexnet": (AlexNet, torchvision.models.alexnet, 128),
     "vgg11_bn": (vgg11_bn, torchvision.models.vgg11_bn, 64),
     "resnet18": (resnet18, torchvision.models.resnet18, 128),
@@ -151,40 +31,69 @@ TWINS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module], int]]
     "googlenet": (googlenet, lambda: torchvision.models.googlenet(init_weights=False), 128),
     "inception_v3": (InceptionV3, lambda: torchvision.models.inception_v3(init_weights=False), 299),
 }
+RESNET = "ResNet-18, 32×32, batch 64"
 
 
-def against_torchvision(rounds: int = 7) -> None:
-    """Seconds of a training step, batch 8: ours over torchvision's."""
-    for name, (make_ours, make_theirs, size) in TWINS.items():
+def training_step(network: nn.Module, images: Tensor, targets: Tensor) -> None:
+    """One forward and backward pass, auxiliary heads included."""
+    output = network(images)
+    if isinstance(output, dict):
+        output = (output["logits"], *output["aux"])
+    heads = (output,) if isinstance(output, Tensor) else [logits for logits in output if logits is not None]
+    torch.stack([F.cross_entropy(logits, targets) for logits in heads]).sum().backward()
+
+
+def against_torchvision(part: Part, options: Options) -> None:
+    for name, (make_ours, make_theirs, size) in list(TWINS.items())[:1] if options.quick else TWINS.items():
         ours, theirs = make_ours(image_size=max(size, 75)), make_theirs()
-        images, targets = torch.randn(8, 3, size, size), torch.arange(8)
-        for network in (ours, theirs):
-            step_seconds(network, images, targets)
-        pairs = [(step_seconds(ours, images, targets), step_seconds(theirs, images, targets)) for _ in range(rounds)]
-        one, two = (statistics.median(column) for column in zip(*pairs, strict=True))
-        ratio = statistics.median(a / b for a, b in pairs)
-        print(
-            f"{name:<14} {size} px: {one * 1e3:7.1f} ms, torchvision {two * 1e3:7.1f} ms, ratio {ratio:.3f}", flush=True
-        )
+        images, targets = torch.randn(2 if options.quick else 8, 3, size, size), torch.arange(2 if options.quick else 8)
+        timed = [
+            lambda network=network, images=images, targets=targets: seconds(
+                lambda: training_step(network, images, targets)
+            )
+            for network in (ours, theirs)
+        ]
+        for warm_up in timed:
+            warm_up()
+        mine, other = ([second * 1e3 for second in column] for column in alternate(*timed, rounds=options.repeat(7)))
+        between = ratio(mine, other)
+        what = f"{name}, {size}×{size}: a step, torchvision beside it"
+        part.add(what, statistics.median(mine), statistics.median(other), between)
+        part.hold(Bar(f"{name}: a step over torchvision's", between, 1.05))
 
 
-def construction() -> None:
-    def seconds(make: Callable[[], object]) -> float:
-        start = time.perf_counter()
-        make()
-        return time.perf_counter() - start
+def fast(part: Part, options: Options) -> None:
+    case = CASES[RESNET]
+    words = dict(word.split("=", 1) for word in f"{case.words} {case.quick if options.quick else ''}".split())
 
-    def median(make: Callable[[], object]) -> float:
-        return statistics.median(seconds(make) for _ in range(5))
+    def a_step(workload: Workload) -> float:
+        workload.harness(max_epochs=2)
+        times = workload.times(1)
+        return (times[-1] - times[0]) / (len(times) - 1) * 1e3
 
-    print(f"inception_v3 built in {median(InceptionV3):.2f} s; torchvision's with its initialiser in", end=" ")
-    print(f"{median(lambda: torchvision.models.inception_v3(init_weights=True)):.2f} s, without in", end=" ")
-    print(f"{median(lambda: torchvision.models.inception_v3(init_weights=False)):.2f} s")
+    plain, quick = (Workload([f"{key}={value}" for key, value in words.items()] + more) for more in ([], ["fast=true"]))
+    columns = alternate(lambda: a_step(quick), lambda: a_step(plain), rounds=options.repeat(3))
+    part.add(f"{RESNET}: fast=true, the default beside it", *map(statistics.median, columns), ratio(*columns))
+    part.hold(Bar("ResNet-18: fast=true, times as fast as the default", ratio(*columns[::-1]), 2, at_least=True))
 
 
-PARTS = {"harness": harness, "fast": fast, "torchvision": against_torchvision, "construction": construction}
+def construction(part: Part, options: Options) -> None:
+    theirs = torchvision.models.inception_v3
+    if options.quick:
+        return
+    columns = alternate(
+        lambda: seconds(InceptionV3) * 1e3,
+        lambda: seconds(lambda: theirs(init_weights=True)) * 1e3,
+        rounds=options.repeat(5),
+    )
+    what = "inception_v3: built, torchvision's with its initialiser beside it"
+    part.add(what, *map(statistics.median, columns), ratio(*columns))
+    part.hold(Bar("inception_v3: built, over torchvision's with its initialiser", ratio(*columns), 1.0))
 
-if __name__ == "__main__":
-    quieten_lightning()
-    for chosen in sys.argv[1:] or PARTS:
-        PARTS[chosen]()
+
+def measure(options: Options) -> Part:
+    part = Part(("what", "ours, ms", "beside it, ms", "ratio"))
+    against_torchvision(part, options)
+    fast(part, options)
+    construction(part, options)
+    return part
