@@ -105,7 +105,7 @@ def adversaries(network: Any, optimizer_of: OptimizerOf) -> HandStep:
 
 SMALL = "data=synthetic data.train_size=64000 data.val_size=500 data.test_size=500 data.batch_size=64"
 DIGITS = "trainer.limit_val_batches=1 trainer.limit_test_batches=1"
-FEW = "train_examples=128"
+FEW = "train_examples=48 data.batch_size=16 data.eval_batch_size=16"
 CASES = {
     "MLP 784-128-10, batch 64": Case(f"model=mlp {SMALL}", "data.train_size=320", descend(classify), whole=True),
     "LeNet-5, batch 64": Case(f"model=lenet5 {SMALL}", "data.train_size=192", descend(classify), whole=True),
@@ -130,10 +130,10 @@ CASES = {
     ),
     "autoencoder": Case(f"model=autoencoder task.loss=mse {DIGITS}", FEW, descend(reconstruct)),
     "VAE 784-400-20": Case(f"model=vae task.importance_samples=1 {DIGITS}", FEW, descend(evidence_bound)),
-    "GAN": Case(f"model=gan {DIGITS}", f"model.width=0.25 {FEW} data.batch_size=32", adversaries),
+    "GAN": Case(f"model=gan {DIGITS}", f"model.width=0.25 {FEW}", adversaries),
     "diffusion": Case(
         f"model=diffusion {DIGITS} trainer.limit_train_batches=14",
-        f"model.width=8 model.multipliers=[1,1,1] {FEW} data.batch_size=32 trainer.limit_train_batches=3",
+        f"model.width=8 model.multipliers=[1,1,1] {FEW} trainer.limit_train_batches=3",
         descend(Denoise()),
         rounds=3,
     ),
