@@ -15,8 +15,9 @@ from zoo.conditions import check_limit, check_precision, check_reads
 from zoo.devices import make_fast
 from zoo.errors import ZooError
 from zoo.fitting import check_task
+from zoo.launching import launch
 from zoo.network import construct
-from zoo.processes import group_ended
+from zoo.processes import is_first_process, joined, to_start
 from zoo.report import quieten_lightning
 from zoo.run import make_task, make_trainer
 from zoo.signals import stop_signals
@@ -39,8 +40,16 @@ def evaluate(
     """
     quieten_lightning()
     path = find_checkpoint(ckpt_path)
-    with stop_signals(), group_ended():
-        scores = evaluate_checkpoint(path, split=split, trust=trust, overrides=overrides)
+    words = [word for word in overrides if word.startswith("trainer")]
+    trainer = override(read_checkpoint(path)["zoo"]["config"], words)["trainer"]
+    with stop_signals():
+        if count := to_start(trainer):
+            settings = {"split": split, "trust": trust, "overrides": list(overrides)}
+            return launch(count, "evaluate", {"ckpt_path": str(ckpt_path), "settings": settings})
+        with joined(trainer):
+            scores = evaluate_checkpoint(path, split=split, trust=trust, overrides=overrides)
+    if not is_first_process():
+        return scores
     print(f"checkpoint: {path}")
     for name, value in scores.items():
         print(f"{name} {value:.6g}")

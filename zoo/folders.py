@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from zoo.errors import ZooError
+from zoo.processes import is_first_process
 
 try:
     import fcntl
@@ -18,19 +19,20 @@ RUN_DIR = "ZOO_RUN_DIR"  # set while a process trains, so that further processes
 # What may change when a run is continued: how long it trains, on what, what it logs, and where its data lie.
 MAY_CHANGE = (
     *("trainer.max_epochs", "trainer.max_steps", "trainer.accelerator", "trainer.devices", "trainer.strategy"),
-    *("logger", "data.root", "data.path"),
+    *("trainer.num_nodes", "logger", "data.root", "data.path"),
 )
 _LOCK = ".lock"
 
 
-def is_first_process() -> bool:
-    """Of the processes of one run the first speaks and writes; Lightning numbers those it starts."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
-
-
 @contextmanager
 def run_folder(run_dir: str | None, choices: dict[str, str]) -> Iterator[Path]:
-    """Make the folder of a new run. If it is left empty, it goes again, with the parents that were made for it."""
+    """Make the folder of a new run. If it is left empty, it goes again, with the parents that were made for it.
+
+    Of several processes the first makes it, and tells the others: `zoo.processes.joined`.
+    """
+    if not is_first_process():
+        yield Path()
+        return
     place = (
         Path("runs") / f"{choices['model']}-{choices['data']}".replace("/", "-") if run_dir is None else Path(run_dir)
     )
@@ -86,7 +88,7 @@ def held(folder: Path) -> Iterator[None]:
     The kernel drops the lock with the process, also at kill -9. It is a record lock, not flock's, which data workers
     would inherit and keep for the seconds they outlive a killed run.
     """
-    if RUN_DIR in os.environ:
+    if RUN_DIR in os.environ or not is_first_process():
         yield
         return
     lock = folder / _LOCK

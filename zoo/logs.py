@@ -7,7 +7,7 @@ from typing import Any
 
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 
-from zoo.folders import is_first_process
+from zoo.processes import is_first_process
 
 METRICS = "metrics.csv"
 HEADER = ["step", "epoch", "name", "value"]

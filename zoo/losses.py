@@ -218,8 +218,13 @@ class PixelLoss(_Weighted):
             cost = (1 - self.label_smoothing) * cost - self.label_smoothing * spread.mean(1) * valid
         if weight is not None:
             cost = cost * weight
-        norm = valid.sum() if self.weights is None else (self.weights[target * valid] * valid).sum()
+        norm = self.divisor(target)
         return cost.sum() / (norm + (norm == 0))
+
+    def divisor(self, target: Tensor) -> Tensor:
+        """What the sum over pixels is divided by: how many count, or the sum of their class weights."""
+        valid = target != self.ignore_index
+        return valid.sum() if self.weights is None else (self.weights[target * valid] * valid).sum()
 
 
 def soft_dice(probabilities: Tensor, target: Tensor, *, ignore_index: int = 255) -> Tensor:

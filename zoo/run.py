@@ -10,9 +10,11 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import yaml
+from lightning_fabric.plugins.environments import TorchElasticEnvironment
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.profilers import PassThroughProfiler
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
@@ -29,14 +31,16 @@ from zoo.devices import (
     prepare_device,
 )
 from zoo.errors import ZooError
-from zoo.folders import held, is_first_process
+from zoo.folders import held
 from zoo.generative_pictures import DiffusionPictures, Reconstructions, SampleGrid, VaePictures
+from zoo.launching import launch
+from zoo.launching import train as train_in_processes
 from zoo.logs import METRICS, MetricsCSV, TensorBoard, rewind_logs
 from zoo.mask_pictures import MaskPictures
 from zoo.memory import advice, peak_memory
 from zoo.network import construct, initialise, needs_inputs
 from zoo.pictures import Pictures, learning_curves
-from zoo.processes import group_ended
+from zoo.processes import is_first_process, joined, options_here, place, to_start
 from zoo.progress import Bar, EpochLines
 from zoo.report import (
     describe_run,
@@ -50,7 +54,7 @@ from zoo.report import (
     write_whole,
 )
 from zoo.sequence_pictures import AttentionMaps, Forecasts, TextSamples
-from zoo.signals import StopLate, stop_signals
+from zoo.signals import Stopped, stop_signals
 from zoo.tasks.base import Task
 from zoo.tasks.classification import balanced_weights
 from zoo.tasks.diffusion import Diffusion
@@ -112,13 +116,27 @@ class Patience(EarlyStopping):
             trainer.should_stop = True
 
 
+class StopLate(Callback):
+    """Stop at the next validation or epoch's end where the exception of a signal was swallowed."""
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if Stopped.pending is not None:
+            raise Stopped.pending
+
+    on_train_epoch_end = on_validation_start
+
+
 # From config to run -------------------------------------------------------------------------------------------------
 
 
 def train(cfg: DictConfig, folder: Path, *, choices: dict[str, str], command: list[str]) -> dict[str, float]:
     """Run a composed config in an empty folder; returns the test scores. Raises ZooError for what a person can mend."""
+    if to_start(cfg.trainer):
+        return train_in_processes(cfg, folder, choices=choices, command=command)
     check_device(to_plain(cfg))
-    with stop_signals(folder), held(folder), group_ended():
+    with stop_signals(folder), held(folder), joined(cfg.trainer, folder) as folder:
+        for name, value in options_here(to_plain(cfg.trainer)).items():
+            OmegaConf.update(cfg, f"trainer.{name}", value, force_add=True)
         weights = None
         if cfg.model.weights is not None:
             weights = read_weights(cfg.model.weights, choices.get("model", ""))
@@ -146,34 +164,45 @@ def fill_facts(cfg: DictConfig, data: Any) -> None:
 
 def resume(folder: Path, overrides: dict[str, Any]) -> dict[str, float]:
     """Continue the run in `folder` from its last whole checkpoint; from the start when it was stopped before any."""
-    with stop_signals(folder), held(folder), group_ended():
+    with stop_signals(folder), held(folder):
         config = read_config(folder / "config.yaml")
-        if not overrides.pop("trust", False):
+        if not overrides.get("trust"):
             refuse_untrusted(config, str(folder / "config.yaml"))
         for name, value in overrides.items():
+            if name == "trust":
+                continue
             node = config
             *path, last = name.split(".")
             for part in path:
                 node = node[part]
             node[last] = value
+        if count := to_start(config["trainer"]):
+            return launch(count, "resume", {"folder": str(folder), "overrides": overrides}, folder)
         check_device(config)
-        for leftover in (folder / "checkpoints").glob(".*.tmp"):  # of a process killed while it saved
-            leftover.unlink()
-        checkpoint, weights = find_whole(folder, (LAST, PREVIOUS)), None
-        if checkpoint is not None:
-            choices = check_continued(config, read_checkpoint(checkpoint), folder)["choices"]
-        elif (folder / "scores.json").exists() or (folder / "checkpoints" / "best.ckpt").exists():
-            raise ZooError(
-                f"{folder / 'checkpoints'} holds no last.ckpt to continue from, though this run has results.\n"
-                "Nothing was changed. Put last.ckpt back, or start a new run."
-            )
-        else:
-            print(f"{folder} has no checkpoint yet: starting over.")
-            choices = read_choices(folder / "run.json")
-            if config["model"].get("weights") is not None:
-                weights = read_weights(config["model"]["weights"], choices.get("model", ""))
-        data = build(config["data"], "data")()
-        return run(config, folder, data=data, choices=choices, checkpoint=checkpoint, weights=weights)
+        with joined(config["trainer"]):
+            return continue_run(folder, config)
+
+
+def continue_run(folder: Path, config: dict[str, Any]) -> dict[str, float]:
+    """Continue from the last whole checkpoint of a folder, with the config as it is to be now."""
+    config["trainer"] = options_here(config["trainer"])
+    for leftover in (folder / "checkpoints").glob(".*.tmp"):  # of a process killed while it saved
+        leftover.unlink(missing_ok=True)
+    checkpoint, weights = find_whole(folder, (LAST, PREVIOUS)), None
+    if checkpoint is not None:
+        choices = check_continued(config, read_checkpoint(checkpoint), folder)["choices"]
+    elif (folder / "scores.json").exists() or (folder / "checkpoints" / "best.ckpt").exists():
+        raise ZooError(
+            f"{folder / 'checkpoints'} holds no last.ckpt to continue from, though this run has results.\n"
+            "Nothing was changed. Put last.ckpt back, or start a new run."
+        )
+    else:
+        print(f"{folder} has no checkpoint yet: starting over.")
+        choices = read_choices(folder / "run.json")
+        if config["model"].get("weights") is not None:
+            weights = read_weights(config["model"]["weights"], choices.get("model", ""))
+    data = build(config["data"], "data")()
+    return run(config, folder, data=data, choices=choices, checkpoint=checkpoint, weights=weights)
 
 
 def run(
@@ -368,16 +397,23 @@ def make_task(config: dict[str, Any], network: nn.Module, data: Any, optimizatio
 
 def make_trainer(options: dict[str, Any], *, folder: Path | None = None, **more: Any) -> pl.Trainer:
     """Lightning's Trainer for a run (with `folder`) or an evaluation (without)."""
-    settings = lightning_settings(options, training=folder is not None)
+    settings = lightning_settings(options_here(options), training=folder is not None)
     settings = {name: value for name, value in settings.items() if name not in OWN_TRAINER_KEYS}
     if options["max_steps"] > 0:
         settings["max_epochs"] = -1  # the engine stops the run
+    plugins: list[Any] = [AtomicCheckpointIO()]
+    if place().world_size > 1:
+        plugins.append(TorchElasticEnvironment())  # reads torchrun's variables, whoever set them
+    if settings["strategy"] == "ddp":
+        # A step need not reach all parameters: a GAN's is of one network. (And torch then never arranges gradients
+        # anew after the first step, as a resumed run would at another one.) Statistics are averaged by the task.
+        settings["strategy"] = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
     try:
-        return pl.Trainer(
+        trainer = pl.Trainer(
             **settings,
             **more,
             default_root_dir=folder,
-            plugins=[AtomicCheckpointIO()],
+            plugins=plugins,
             enable_checkpointing=folder is not None,
             enable_progress_bar=folder is not None and sys.stdout.isatty(),
             enable_model_summary=False,
@@ -386,6 +422,10 @@ def make_trainer(options: dict[str, Any], *, folder: Path | None = None, **more:
         )
     except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
         raise ZooError(f"trainer: {str(error).splitlines()[0]}") from error
+    # Of several processes Lightning asks the first at every batch whether SIGTERM came, and waits for the answer. Here
+    # whoever started them ends them all.
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+    return trainer
 
 
 def picture_callbacks(config: dict[str, Any], task: Task) -> list[Callback]:

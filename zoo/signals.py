@@ -6,9 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
-
 
 class Stopped(BaseException):
     """The process was told to stop by a signal, while it trained in `folder`."""
@@ -17,16 +14,6 @@ class Stopped(BaseException):
 
     def __init__(self, signum: int, folder: Path | None) -> None:
         self.signum, self.folder = signum, folder
-
-
-class StopLate(Callback):
-    """Stop at the next validation or epoch's end where the exception of a signal was swallowed."""
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if Stopped.pending is not None:
-            raise Stopped.pending
-
-    on_train_epoch_end = on_validation_start
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 
@@ -63,6 +64,8 @@ class Task(pl.LightningModule):
         self.split = "test"  # the one being evaluated outside training,
         self.scores: dict[str, float] = {}  # and what came out
         self.window: list[tuple[Tensor, ...]] = []  # what the step logs are made from, since they were last written
+        self.rank, self.world_size = 0, 1  # of the processes that train
+        self.sums: tuple[Tensor, Tensor, Any] | None = None  # see `begin_share`
         self.draws = 0  # the key of what a loss draws for each example; by it and `position` the numbers are known
         self.engine: Engine | None = None
         self.ema: nn.Module | None = None
@@ -101,6 +104,10 @@ class Task(pl.LightningModule):
         """How many targets of a batch count: its weight in the mean loss of a split."""
         return len(batch["input"])
 
+    def divisor(self, batch: Batch) -> int | Tensor:
+        """What the sum in the mean loss of a batch is divided by: its weight, or the class weights of its targets."""
+        return self.weight(batch)
+
     def start_epoch(self) -> None:
         """Called before an epoch's first training batch; not where a resumed run enters an epoch."""
 
@@ -138,6 +145,7 @@ class Task(pl.LightningModule):
         trainer = self.trainer
         assert self.engine is not None
         self.train()
+        self.rank, self.world_size = trainer.global_rank, trainer.world_size
         self.attach(self.engine, trainer)
         self.engine_epoch, self.epoch_key = -1, 0
         self.logged_at = self.engine.step_count
@@ -166,8 +174,10 @@ class Task(pl.LightningModule):
         if batch_idx == 0:
             self.start_epoch()
         seed = self.epoch_key ^ batch_idx
-        seed_layer_noise(seed)
+        seed_layer_noise(key(seed, "process", self.rank) if self.rank else seed)
         batch = self.prepare_batch(batch, seed)
+        if self.world_size > 1:
+            self.begin_share(batch)
         logs_now = engine.step_count + 1 - self.logged_at >= self.log_every
         if self.optimize(engine, batch, batch_idx, wants_norm=logs_now):
             if logs_now:
@@ -178,8 +188,45 @@ class Task(pl.LightningModule):
     def optimize(self, engine: Engine, batch: Batch, batch_idx: int, *, wants_norm: bool) -> bool:
         """Learn from batch `batch_idx` of the epoch; True when this completed an optimisation step."""
         loss, outputs = self.loss(self.network, batch)
+        loss = self.shared(loss)
         self.window.append((loss.detach(), *self.step_values(outputs, batch)))
         return engine.step(loss, batch_idx, wants_norm=wants_norm)
+
+    # Several processes ----------------------------------------------------------------------------------------------
+
+    def begin_share(self, batch: Batch) -> None:
+        """Begin to add up over the processes what their mean losses are divided by; `shared` waits for the sum."""
+        here = torch.as_tensor(self.divisor(batch), dtype=torch.float64, device=self.device)
+        total = here.clone()
+        self.sums = here, total, dist.all_reduce(total, async_op=True)
+
+    def shared(self, loss: Tensor) -> Tensor:
+        """The mean loss of this process's share of a batch, so that the mean over processes is that of the batch."""
+        if self.sums is None:
+            return loss
+        here, total, sent = self.sums
+        sent.wait()
+        return loss * (self.world_size * here / (total + (total == 0)))
+
+    def gathered(self, window: list[tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
+        """The window of all processes, step by step."""
+        if self.world_size == 1:
+            return window
+        parts: list[Any] = [None] * self.world_size
+        dist.all_gather_object(parts, [tuple(value.cpu() for value in kept) for kept in window])
+        return [kept for step in zip(*parts, strict=True) for kept in step]
+
+    @torch.no_grad()
+    def average_statistics(self) -> None:
+        """Let all processes have the mean of their batch statistics, before these are used or saved."""
+        if self.world_size == 1 or self.engine is None:
+            return
+        for module in self.network.modules():
+            if isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None:
+                for statistic in (module.running_mean, module.running_var):
+                    assert statistic is not None
+                    dist.all_reduce(statistic)
+                    statistic.div_(self.world_size)
 
     def write(self, values: dict[str, float]) -> None:
         """Log values at the current step, on the first process, straight to the loggers."""
@@ -195,10 +242,11 @@ class Task(pl.LightningModule):
             return
         engine = self.engine
         assert engine is not None
-        losses = torch.stack([kept[0] for kept in self.window])
+        window = self.gathered(self.window)
+        losses = torch.stack([kept[0] for kept in window])
         if not (loss := losses.mean().item()) < float("inf"):
             raise ZooError(self.divergence(losses))
-        values = {"train/loss": loss, **self.step_metrics([kept[1:] for kept in self.window]), "lr": engine.lr}
+        values = {"train/loss": loss, **self.step_metrics([kept[1:] for kept in window]), "lr": engine.lr}
         if engine.grad_norm is not None:
             values["grad_norm"] = engine.grad_norm.item()
             engine.grad_norm = None
@@ -240,6 +288,7 @@ class Task(pl.LightningModule):
         return self.network if self.ema is None else self.ema
 
     def start_split(self) -> None:
+        self.average_statistics()
         if self.engine is not None:
             self.engine.network_for_evaluation().eval()
         self.split_loss.reset()
@@ -281,6 +330,7 @@ class Task(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self.engine is not None
+        self.average_statistics()
         self.engine.network_for_evaluation()  # fills the average's buffers, which `checkpoint` refers to
         checkpoint["engine"] = self.engine.state_dict()
 

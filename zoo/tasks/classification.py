@@ -126,6 +126,12 @@ class Classification(Task):
         )
         return {**batch, "input": mixed, "target": soft}
 
+    def divisor(self, batch: Batch) -> int | Tensor:
+        weights, target = getattr(self.criterion, "weights", None), batch["target"]
+        if weights is None:
+            return len(target)
+        return (weights[target] if target.ndim == 1 else target * weights).sum()
+
     def step_values(self, outputs: dict[str, Tensor], batch: Batch) -> tuple[Tensor, ...]:
         return outputs["logits"], batch["target"]
 

@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from zoo.schedules import Plateau, Schedule
@@ -107,6 +108,7 @@ class Engine:
         self.progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total if counts else None
         self.scaler = getattr(trainer.precision_plugin, "scaler", None)
         self.is_plain = isinstance(trainer.strategy, SingleDeviceStrategy) and self.scaler is None
+        self.wrapper = None if self.is_plain else trainer.strategy.model
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
         self.penalised = [p for p in self.parameters if p.ndim > 1] if settings.l1 or settings.l2 else []
         self.averaged = (
@@ -135,20 +137,24 @@ class Engine:
         in_window = batch_index % accumulate
         if in_window == 0:
             self.optimizer.zero_grad(set_to_none=True)
-        self.backward(loss, min(accumulate, self.batches_per_epoch - (batch_index - in_window)))
-        if in_window + 1 < accumulate and batch_index + 1 < self.batches_per_epoch:
+        completes = in_window + 1 == accumulate or batch_index + 1 >= self.batches_per_epoch
+        self.backward(loss, min(accumulate, self.batches_per_epoch - (batch_index - in_window)), last=completes)
+        if not completes:
             return False
         self.update(wants_norm)
         return True
 
-    def backward(self, loss: Tensor, batches: int = 1) -> None:
-        """Add the gradient of the loss of one of `batches` batches."""
+    def backward(self, loss: Tensor, batches: int = 1, *, last: bool = True) -> None:
+        """Add the gradient of the loss of one of `batches` batches. Processes average what they have at the last."""
         if self.penalised:
             loss = loss + self.penalty()
         if batches > 1:
             loss = loss / batches
         if self.is_plain:
             loss.backward()
+        elif not last and isinstance(self.wrapper, DistributedDataParallel):
+            with self.wrapper.no_sync():
+                self.trainer.lightning_module.manual_backward(loss)
         else:
             self.trainer.lightning_module.manual_backward(loss)
 

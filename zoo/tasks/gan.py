@@ -196,7 +196,7 @@ class Gan(Generative):
             condition = condition_of(batch, self.conditional)
             penalty = gradient_penalty(discriminator, batch["input"], fake, mix, condition)
             objective, penalties = loss + self.penalty_weight * penalty, [penalty.detach()]
-        if not critic.step(objective, batch_idx):
+        if not critic.step(self.shared(objective), batch_idx):
             return False
         if self.clip_weights is not None:
             clip_weights_(discriminator, self.clip_weights)
@@ -231,7 +231,7 @@ class Gan(Generative):
                 condition = (shares * self.facts["num_classes"]).long()
             fake = self.network.generator(*self.drawn(position, f"generator's latents {number}", condition))
             loss = generator_loss(self.loss_name, self.network.discriminator(fake, condition))
-            engine.backward(loss, batches)
+            engine.backward(self.shared(loss), batches, last=number + 1 == batches)
             losses.append(loss.detach())
         for parameter in critic.parameters:
             parameter.requires_grad_(True)

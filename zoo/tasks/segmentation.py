@@ -160,6 +160,9 @@ class Segmentation(Task):
         """The number of valid pixels."""
         return (batch["target"] != self.ignore_index).sum()
 
+    def divisor(self, batch: Batch) -> int | Tensor:
+        return self.criterion.divisor(batch["target"])
+
     def step_values(self, outputs: dict[str, Tensor], batch: Batch) -> tuple[Tensor, ...]:
         # two counts at once: the logits of a window's steps would fill the memory
         target = outputs["target"]
