@@ -266,15 +266,19 @@ def test_one_seed_more_keeps_the_others_of_the_row_but_not_those_of_other_code(p
     assert [run["seed"] for run in rows_of(place)["toy"]["runs"]] == [0]
 
 
-def test_code_that_changes_while_a_run_trains_makes_its_scores_nobodys(
+def test_a_run_during_which_code_changed_has_unknown_inputs_and_is_trained_again(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(proof_runs, "TRAIN", [sys.executable, "-c", TRAINER + 'pathlib.Path("code").write_text("x")'])
-    with pytest.raises(ZooError, match=r"toy \(toy seed 0: the code or the data changed while it trained"):
-        prove.main(["seeds=1"])
-    assert not list(place.glob("runs/prove/toy/seed0-*/scores.json"))
+    edit = TRAINER + 'pathlib.Path("code").write_text("edited")'
+    monkeypatch.setattr(proof_runs, "TRAIN", [sys.executable, "-c", edit])
     assert prove.main(["seeds=1"]) == 0
+    assert rows_of(place)["toy"]["runs"][0]["inputs"] is None
+    (place / "code").unlink()  # undone: the folder is of today's hash again
+    monkeypatch.setattr(proof_runs, "TRAIN", [sys.executable, "-c", TRAINER])
+    assert prove.main(["seeds=1", "--changed"]) == 0
     assert rows_of(place)["toy"]["runs"][0]["inputs"] == toy_hash({"seed": 0})
+    first, second = calls(place)
+    assert first == second  # in the same folder, from the start
 
 
 # Side by side ---------------------------------------------------------------------------------------------------------

@@ -58,12 +58,24 @@ def proof_of(experiment: str, seed: int, *, anew: bool = False) -> Proof:
         return Proof(experiment, seed, inputs_hash(compose(experiment, seed)))
 
 
+def is_finished(proof: Proof) -> bool:
+    """Whether a former call trained it, with the code and the data that its hash is of."""
+    return (proof.folder / "scores.json").exists() and not read_record(proof.folder).get("changed")
+
+
 def prove(proof: Proof, children: Children, *, split: str) -> Json:
-    """Train and examine, or take what a former call left: the scores of both, seconds, what the run says of itself."""
+    """Train and examine, or take what a former call left: the scores of both, seconds, what the run says of itself.
+
+    Of a run during which code or data changed nobody knows what its scores depend on: its `inputs` are None, and it is
+    trained again when it is asked for again.
+    """
     folder = proof.folder
-    if not (folder / "scores.json").exists():
+    if not is_finished(proof):
         seconds = train(proof, children)
-        write_record(folder, {"seconds": seconds})
+        changed = proof_of(proof.experiment, proof.seed, anew=True) != proof
+        if changed:
+            children.say(f"{proof}: code or data changed while it trained; it counts as one of unknown inputs")
+        write_record(folder, {"seconds": seconds, "changed": changed})
     record = read_record(folder)
     if "examined" not in record:
         record["examined"] = children.answer_of([*EXAMINE, str(folder), split], f"Evaluating {folder}")
@@ -71,7 +83,7 @@ def prove(proof: Proof, children: Children, *, split: str) -> Json:
     about = read(folder / "run.json")
     return {
         "seed": proof.seed,
-        "inputs": proof.inputs,
+        "inputs": None if record.get("changed") else proof.inputs,
         "scores": read(folder / "scores.json"),
         "evaluated": record["examined"]["scores"],
         "seconds": record["seconds"],
@@ -84,11 +96,11 @@ def prove(proof: Proof, children: Children, *, split: str) -> Json:
 def train(proof: Proof, children: Children) -> float | None:
     """Train in a process of its own; its seconds, or None for a run that was continued: its first part is not known."""
     folder = proof.folder
-    resumed = any(folder.glob("checkpoints/*.ckpt"))
+    resumed = any(folder.glob("checkpoints/*.ckpt")) and not read_record(folder).get("changed")
     if resumed:
         words = [f"resume={folder}"]
     else:
-        shutil.rmtree(folder, ignore_errors=True)  # stopped before its first checkpoint: nothing to continue
+        shutil.rmtree(folder, ignore_errors=True)  # nothing to continue
         words = [f"experiment={proof.experiment}", f"seed={proof.seed}", f"run_dir={folder}"]
     log = folder.parent / f"{folder.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -100,16 +112,14 @@ def train(proof: Proof, children: Children) -> float | None:
             f"{proof}: training stopped with exit code {code}: {last_line(log.read_text('utf-8'))}\n"
             f"Its output is in {log}; the same command continues."
         )
-    if proof_of(proof.experiment, proof.seed, anew=True) != proof:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise ZooError(f"{proof}: the code or the data changed while it trained, so that its scores are nobody's.")
     return None if resumed else round(time.monotonic() - started, 1)
 
 
 def judge(proof: Proof, run: Json, classifier: Proof, children: Children) -> Json:
     """A run with what a classifier's run finds in its samples; another classifier, or one retrained, judges anew."""
     record = read_record(proof.folder)
-    by = judged_hash(proof.inputs, classifier.inputs)
+    known = not read_record(classifier.folder).get("changed")
+    by = judged_hash(proof.inputs, classifier.inputs) if known else None
     judged_by = [by, read(classifier.folder / "run.json").get("started")]
     if record.get("judge") != judged_by:
         children.say(f"{proof}: judging by {classifier.experiment}")

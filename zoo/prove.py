@@ -36,7 +36,7 @@ from zoo.children import Children, Terminated, side_by_side
 from zoo.errors import ZooError
 from zoo.inputs import judged_hash
 from zoo.keys import Key, defaults, read, truth, whole
-from zoo.proof_runs import Proof, judge, proof_of, prove
+from zoo.proof_runs import Proof, is_finished, judge, proof_of, prove
 from zoo.results import Json, paper_of, passes, read_results, row, verdict
 from zoo.suggest import nearest
 from zoo.tables import results_table
@@ -161,13 +161,13 @@ def plan(name: str, expect: Json, entry: Json | None, seeds: Sequence[int] | Non
 
 
 def tell(plans: dict[str, Plan], jobs: int) -> None:
-    """Print what would be run."""
+    """Print what would be run, and how long it may take."""
+    runs, minutes = 0, 0.0
     for name, each in plans.items():
         if each.proofs:
-            seeds = ", ".join(str(proof.seed) for proof in each.proofs)
-            print(f"{name}: seed {seeds}; about {each.expect['minutes'] * len(each.proofs):g} min")
-    minutes = sum(each.expect["minutes"] * len(each.proofs) for each in plans.values())
-    runs = sum(len(each.proofs) for each in plans.values())
+            own = each.expect["minutes"] * sum(not is_finished(proof) for proof in each.proofs)
+            print(f"{name}: seed {', '.join(str(proof.seed) for proof in each.proofs)}; about {own:g} min")
+            runs, minutes = runs + len(each.proofs), minutes + own
     print(f"{runs} runs to do, about {minutes / jobs:.0f} min with jobs={jobs}")
 
 
@@ -192,7 +192,7 @@ def carry_out(plans: dict[str, Plan], children: Children, file: Path, out: Path)
         proof = proof_of(name, seed, anew=True)
         is_judge = name in ready and seed == 0
         try:
-            is_new = not (proof.folder / "scores.json").exists()
+            is_new = not is_finished(proof)
             run = prove(proof, children, split=splits[name, seed])
             if is_judge:
                 ready[name].set_result(proof)
