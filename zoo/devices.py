@@ -22,6 +22,7 @@ from zoo.data.series import SeriesSplit
 from zoo.data.text import TextSplit
 from zoo.data.tiles import MaskSplit
 from zoo.errors import ZooError
+from zoo.processes import place
 from zoo.sharding import Sharded, check_sharded
 
 Options = Mapping[str, Any]  # the node `trainer` of a config
@@ -55,6 +56,8 @@ def check_device(config: Mapping[str, Any]) -> None:
             f"trainer.precision={trainer['precision']}: needs a CUDA device; on a CPU say bf16-mixed, or 32-true."
         )
     if is_sharded:
+        if place().world_size == 1:
+            raise ZooError("trainer=fsdp: needs several CUDA devices to share a network out over; say trainer=gpu.")
         check_sharded(config)
 
 

@@ -7,11 +7,13 @@ between steps, and holds all of the weights while a step computes.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from zoo.checkpoint import read_checkpoint
 from zoo.errors import ZooError
 
 # tasks that call their network as a whole and never a part of it, in evaluation neither
@@ -27,6 +29,12 @@ class Sharded(ModelParallelStrategy):
     def setup_environment(self) -> None:
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """Lightning knows an optimizer's state by the network's order of parameters, a plain run's by its groups'."""
+        if read_checkpoint(Path(checkpoint_path))["zoo"]["config"]["trainer"].get("strategy") != "fsdp":
+            raise ZooError(f"{checkpoint_path} was not trained with trainer=fsdp: continue it as it was.")
+        return super().load_checkpoint(checkpoint_path, weights_only)
 
     def shard(self, task: Any) -> None:
         """Replace the parameters of the task's network by their shares, in its optimizer too."""
