@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -408,6 +409,7 @@ def make_trainer(options: dict[str, Any], *, folder: Path | None = None, **more:
         # A step need not reach all parameters: a GAN's is of one network. (And torch then never arranges gradients
         # anew after the first step, as a resumed run would at another one.) Statistics are averaged by the task.
         settings["strategy"] = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view")  # channels last, or one
     try:
         trainer = pl.Trainer(
             **settings,

@@ -148,13 +148,25 @@ def test_a_training_batch_of_a_single_example_is_left_out(size: int, shuffle: bo
     assert len(sampler) == len(list(sampler)) == batches
 
 
-@pytest.mark.parametrize("size", [2, 30, 31, 32, 33, 34])
-def test_no_process_gets_an_empty_batch_in_evaluation(size: int) -> None:
+@pytest.mark.parametrize(("size", "batch_size", "processes"), [*((n, 10, 2) for n in (2, 30, 31, 33)), (7, 3, 3)])
+def test_in_evaluation_each_example_counts_once_and_no_batch_is_empty(
+    size: int, batch_size: int, processes: int
+) -> None:
     indices = torch.arange(size) + 100
-    ranks = [list(PositionSampler(indices, 10, rank=rank, world_size=2)) for rank in range(2)]
-    assert len(ranks[0]) == len(ranks[1]) == len(PositionSampler(indices, 10, world_size=2))
-    assert min(len(plan[1]) for plans in ranks for plan in plans) >= 1
-    assert torch.equal(torch.cat([plan[2] for plans in ranks for plan in plans]).sort().values, indices)
+    ranks = [list(PositionSampler(indices, batch_size, rank=rank, world_size=processes)) for rank in range(processes)]
+    assert {len(plans) for plans in ranks} == {len(PositionSampler(indices, batch_size, world_size=processes))}
+    plans = [plan for plans in ranks for plan in plans]
+    assert min(len(positions) for _, positions, _ in plans) >= 1
+    assert torch.equal(torch.cat([chosen for _, _, chosen in plans]).sort().values, indices)
+
+
+@pytest.mark.parametrize(("size", "batch_size"), [(2, 10), (4, 2)])
+def test_each_process_evaluates_all_of_what_cannot_be_shared(size: int, batch_size: int) -> None:
+    indices = torch.arange(size)
+    for rank in range(3):
+        sampler = PositionSampler(indices, batch_size, rank=rank, world_size=3)
+        assert sampler.world_size == 1
+        assert torch.equal(torch.cat([chosen for _, _, chosen in sampler]), indices)
 
 
 def test_iterating_does_not_touch_the_global_generator() -> None:
@@ -169,7 +181,7 @@ def test_impossible_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="batch_size=0"):
         PositionSampler(torch.arange(10), 0)
     with pytest.raises(ValueError, match=r"batch_size=2: .* 3$"):
-        PositionSampler(torch.arange(10), 2, world_size=3)
+        PositionSampler(torch.arange(10), 2, shuffle=True, world_size=3)
     for name, value in (("batch_size", 0), ("eval_batch_size", 0), ("num_workers", -1)):
         with pytest.raises(ValueError, match=f"{name}={value}"):
             Synthetic(**{name: value})  # type: ignore[arg-type]

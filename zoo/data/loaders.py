@@ -37,7 +37,8 @@ class PositionSampler:
 
     With several processes each takes every world_size-th position of the global batch, so that together they see what
     one process would. A training batch that would hold a single example, or none for a process, is left out: batch
-    statistics need two. In evaluation the batch before takes such a rest.
+    statistics need two. In evaluation the batch before takes such a rest; where there is none before, or a batch has no
+    example for each, all processes see the whole split, and `world_size` is 1.
     """
 
     def __init__(
@@ -52,10 +53,11 @@ class PositionSampler:
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: must be at least 1")
-        if batch_size < world_size:
+        if shuffle and batch_size < world_size:
             raise ValueError(f"batch_size={batch_size}: must be at least the number of processes, {world_size}")
         self.indices, self.batch_size, self.seed, self.shuffle = indices, batch_size, seed, shuffle
-        self.rank, self.world_size = rank, world_size
+        is_shared = shuffle or min(batch_size, len(indices)) >= world_size
+        self.rank, self.world_size = (rank, world_size) if is_shared else (0, 1)
         self.epoch = 0
         self.resume_at = (0, 0)  # (epoch, batch): where a resumed run begins
 

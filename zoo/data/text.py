@@ -188,6 +188,11 @@ class Text(DataModule):
         """A split's loader: batches in the order of the text; while training, from where (seed, epoch) says."""
         examples = self._training(split) if training else self._evaluation(split)
         trainer = self.trainer
+        if training and trainer and examples.streams < trainer.world_size:
+            raise ZooError(
+                f"data.batch_size={self.batch_size}: must give each of {trainer.world_size} processes a stream; there "
+                f"are {examples.streams}."
+            )
         sampler = PositionSampler(
             torch.arange(len(examples)),
             examples.streams,

@@ -101,11 +101,14 @@ class Task(pl.LightningModule):
         return (batch["input"], batch["length"]) if "length" in batch else (batch["input"],)
 
     def weight(self, batch: Batch) -> int | Tensor:
-        """How many targets of a batch count: its weight in the mean loss of a split."""
+        """How many targets of a batch count."""
         return len(batch["input"])
 
     def divisor(self, batch: Batch) -> int | Tensor:
-        """What the sum in the mean loss of a batch is divided by: its weight, or the class weights of its targets."""
+        """What the sum in the mean loss of a batch is divided by: its weight, or the class weights of its targets.
+
+        By it batches weigh in the mean loss of a split, and the shares of processes in that of a batch.
+        """
         return self.weight(batch)
 
     def start_epoch(self) -> None:
@@ -298,12 +301,16 @@ class Task(pl.LightningModule):
         seed_layer_noise(key(self.seed, "evaluation", batch_idx))  # the same each epoch, as are the loss's own draws:
         self.draws = key(self.seed, "draws", "evaluation")
         loss, outputs = self.loss(self.evaluated_network, batch)
-        self.split_loss.update(loss.detach(), weight=self.weight(batch))
+        self.split_loss.update(loss.detach(), weight=self.divisor(batch))
         self.update_metrics(outputs, batch)
         return outputs
 
     def split_scores(self, split: str) -> dict[str, float]:
         """The scores of the whole split, reduced over all processes."""
+        if self.trainer.world_size > 1:
+            loader: Any = self.trainer.test_dataloaders if self.trainer.testing else self.trainer.val_dataloaders
+            for metric in (self.split_loss, *self.split_metrics.values()):
+                metric.sync_on_compute = loader.sampler.world_size > 1  # of a tiny split each has seen all
         scores = {"loss": self.split_loss.compute(), **self.split_metrics.compute()}
         return {f"{split}/{name}": float(score) for name, score in scores.items()}
 

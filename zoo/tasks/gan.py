@@ -208,7 +208,7 @@ class Gan(Generative):
             if (boundary := BOUNDARY.get(self.loss_name)) is not None:
                 right = (real_scores > boundary).float().mean() + (fake_scores < boundary).float().mean()
                 values.append(right / 2)
-        self.window.append((*(value.detach() for value in values), *penalties))
+        self.window.append(tuple(self.shared(value.detach()) for value in [*values, *penalties]))
         return True
 
     def generator_step(self, engine: Engine, batch: Batch, *, wants_norm: bool) -> Tensor:
