@@ -365,13 +365,14 @@ def _set(argument: str, override: Override, config: DictConfig, known: Sequence[
 
 
 def _unknown(path: str, parent: Any, known: Sequence[str]) -> str:
+    node, _, key = path.rpartition(".")
+    others = [option for option in options().get(node, []) if key in read_option(node, option).tree]
     meant = nearest_key(path, known)
+    if meant and others and not meant.startswith(f"{node}."):  # the key is right: another option has it
+        meant = None
     text = f"there is no key {path}.{_did_you_mean(meant)}"
-    node = path.rpartition(".")[0]
     if meant is None and isinstance(parent, dict) and node:
         text += f"\n{node} has: {_listed([key for key in parent if not key.startswith('_')])}."
-    key = path.rpartition(".")[2]
-    others = [option for option in options().get(node, []) if key in read_option(node, option).tree]
     return text + (f"\nOther options have it: {_listed([f'{node}={option}' for option in others])}." if others else "")
 
 

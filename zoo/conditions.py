@@ -1,24 +1,31 @@
 """What must hold before a run starts, where it is nobody's argument and therefore nobody else's to check."""
 
-from collections.abc import Mapping
+import ast
+import copy
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
 from zoo.data.loaders import Loader
+from zoo.data.own import note
 from zoo.errors import ZooError
 from zoo.fitting import is_foreign, readers
 from zoo.folders import MAY_CHANGE
 from zoo.report import first_example, flatten
-from zoo.signatures import fits, signature
+from zoo.signatures import Parameter, fits, signature
 from zoo.summary import Summary, summarize
 from zoo.tasks.base import Task
 from zoo.transfer import NO_TRANSFER
 
 _DRAWS_FLOAT32 = ("zoo.tasks.gan.Gan", "zoo.tasks.vae.Vae")
+# arguments of a task that only losses with this word in their name read
+_OF_LOSS = {"focal_gamma": "focal", "hinge_margin": "hinge", "dice_weight": "dice"}
 
 
 def check_ranges(config: dict[str, Any]) -> None:
@@ -36,7 +43,10 @@ def check_ranges(config: dict[str, Any]) -> None:
         raise ZooError("init=lsuv would overwrite model.weights: choose one of them")
     if config.get("transfer", {}).get("freeze", "nothing") != "nothing" and "LSUV" in config["init"]["_target_"]:
         raise ZooError("init=lsuv does not reach what transfer.freeze has frozen: choose one of them")
+    if str(config["model"].get("weights")).startswith("torchvision") and config["model"].get("stride_in") == "1x1":
+        raise ZooError("model.stride_in=1x1: must be 3x3 with torchvision's weights, which are those of v1.5")
     check_precision(config)
+    note_without_effect(config)
     task = config["task"]
     if task["_target_"] == "zoo.tasks.diffusion.Diffusion" and task["sampler"] == "ddpm" and task["eta"] != 1:
         raise ZooError(f"task.eta={task['eta']}: must be 1 with task.sampler=ddpm, which always draws on the way")
@@ -46,6 +56,29 @@ def check_ranges(config: dict[str, Any]) -> None:
                 raise ZooError(f"transfer.{name}={value}: must be {NO_TRANSFER[name]} for a GAN, which has no one head")
     if (config["trainer"]["max_epochs"] or -1) < 1 and config["trainer"]["max_steps"] < 1:
         raise ZooError("trainer.max_epochs and trainer.max_steps: one of them must be at least 1")
+
+
+def note_without_effect(config: dict[str, Any]) -> None:
+    """Say which values nothing will read, where they are not the default ones."""
+    task, model, swap = config["task"], config["model"], config.get("swap", {})
+    loss = str(task.get("loss"))
+    unread = {name: f"task.loss={loss}" for name, word in _OF_LOSS.items() if word not in loss}
+    has_heads = "aux_heads" in _parameters(model["_target_"]) and model.get("aux_heads", True)
+    unread |= {} if has_heads else {"aux_weight": "a network without auxiliary heads"}
+    takes = _parameters(task["_target_"])
+    for name, why in unread.items():
+        if name in task and name in takes and task[name] != ast.literal_eval(takes[name].default or ast.Constant(None)):
+            note(f"task.{name}={task[name]} has no effect with {why}.")
+    if swap.get("drop_block_size", 7) != 7 and not swap.get("drop_block"):
+        note(f"swap.drop_block_size={swap['drop_block_size']} has no effect without swap.drop_block.")
+
+
+def _parameters(target: str) -> Mapping[str, Parameter]:
+    try:
+        takes = signature(target)
+    except LookupError:
+        takes = None
+    return takes.parameters if takes else {}
 
 
 def check_precision(config: dict[str, Any]) -> None:
@@ -60,11 +93,7 @@ def check_precision(config: dict[str, Any]) -> None:
 
 def check_known(cfg: DictConfig, choices: Mapping[str, str]) -> None:
     """Refuse data that lack a fact that the model needs, once their files have told all they can."""
-    try:
-        takes = signature(cfg.model._target_)
-    except LookupError:
-        takes = None
-    parameters = takes.parameters if takes else {}
+    parameters = _parameters(cfg.model._target_)
     asked: Any = OmegaConf.to_container(cfg.model)  # references unresolved
     for name, value in asked.items():
         is_fact = str(value).startswith("${data.") and cfg.model[name] is None and name in parameters
@@ -110,7 +139,7 @@ def check_reads(task: Task, data: Any, choices: Mapping[str, str], split: str = 
     """What the task's network is made of; refuses data of which it cannot read an example."""
     inputs = first_example(task, data, split)
     try:
-        return summarize(task.network, *inputs)
+        summary = summarize(task.network, *inputs)
     except (ValueError, TypeError, IndexError, RuntimeError) as error:
         model, name = choices.get("model", ""), choices.get("data", "")
         facts = {fact: value for fact, value in data.facts.items() if value is not None}
@@ -119,6 +148,29 @@ def check_reads(task: Task, data: Any, choices: Mapping[str, str], split: str = 
             raise  # a bug, in a network that was made for such data
         advice = readers(facts, name) if foreign else ""
         raise ZooError(f"model={model} cannot read data={name}: {str(error).splitlines()[0]}.{advice}") from error
+    if data.facts.get("ignore_index") is not None:
+        one = torch.zeros(1, dtype=torch.int64)
+        logits = torch.zeros(_on_meta(task.network, inputs, training=False).shape)
+        batch = data.splits[split].batch(0, one, one)
+        task.loss(lambda *_: logits, batch)  # type: ignore[arg-type]  # refuses fewer logits than targets
+    if any(isinstance(module, nn.modules.instancenorm._InstanceNorm) for module in task.network.modules()):
+        try:
+            _on_meta(task.network, [input.expand(2, *input.shape[1:]) for input in inputs], training=True)
+        except ValueError:
+            raise ZooError(
+                "swap.norm=instance: must be another for this network and these sizes, as it has maps of a single "
+                "pixel, which has no variance."
+            ) from None
+    batches = len(data.loader(split, training=True)) if split == "train" else math.inf
+    if (steps := getattr(task, "n_critic", 1)) > batches:
+        note(f"task.n_critic={steps}: the generator steps once in {steps} batches, and an epoch has {batches}.")
+    return summary
+
+
+def _on_meta(network: nn.Module, inputs: Sequence[Tensor], *, training: bool) -> Any:
+    """What a copy of the network gives, on the `meta` device: shapes only."""
+    with torch.no_grad():
+        return copy.deepcopy(network).to("meta").train(training)(*(input.to("meta") for input in inputs))
 
 
 def check_limit(trainer: dict[str, Any], stage: str, loader: Loader) -> None:

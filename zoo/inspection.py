@@ -24,6 +24,7 @@ from zoo.errors import ZooError
 from zoo.evaluation import load_weights, refuse_other_shapes, with_other_data
 from zoo.grad_cam import default_layer, grad_cam
 from zoo.inspection_pictures import grad_cam_grid, statistics_curves
+from zoo.keys import MOST, Key, read, whole
 from zoo.layer_calls import maps
 from zoo.layer_statistics import COLUMNS, layer_statistics
 from zoo.listing import columns
@@ -100,9 +101,7 @@ def parse(args: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             raise ZooError(f"{word}: there is no key {name}. Did you mean {near}?")
     if not own["ckpt_path"] and not rest:
         raise ZooError("Which network? zoo inspect ckpt_path=<run folder or file>, or zoo inspect model=<name>.")
-    for name, least in (("n", 1), ("seed", 0)):
-        if not own[name].isdigit() or int(own[name]) < least:
-            raise ZooError(f"{name}={own[name]}: must be a whole number, at least {least}.")
+    read([f"n={own['n']}", f"seed={own['seed']}"], {"n": Key(whole(1, MOST), 0), "seed": Key(whole(0), 0)})
     if own["trust"] not in ("true", "false"):
         raise ZooError(f"trust={own['trust']}: must be true or false.")
     return own, rest if own["ckpt_path"] else [*rest, *(word for word in args if word.startswith("seed="))]

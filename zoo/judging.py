@@ -173,6 +173,8 @@ def judgement(
     seen_real = look(extractor, real, device)
     width = seen_real.features.shape[1]
     warn_of_few(min(n, len(real)), width)
+    if baselines and n > len(training):
+        print(f"note: the baseline `training` is of all {len(training):,} training pictures: there are no {n:,}.")
     rows: dict[str, list[dict[str, float]]] = {"samples": []}
     numbers, predictions = torch.arange(n), []
     for current in range(seed, seed + seeds):

@@ -38,7 +38,7 @@ def truth(value: str) -> bool:
 
 def whole(least: int, most: int | None = None) -> Callable[[str], int]:
     def read_whole(value: str) -> int:
-        if not value.isdecimal() or int(value) < least:
+        if not value.isdecimal() or len(value) > 100 or int(value) < least:
             raise ValueError(f"must be a whole number, at least {least}.")
         if most is not None and int(value) > most:
             raise ValueError(f"must be at most {most}.")

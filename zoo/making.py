@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from zoo.checkpoint import folder_of
+from zoo.data.image_files import SUFFIXES
 from zoo.errors import ZooError
 from zoo.generative_pictures import as_bytes, tiled
 from zoo.generators import SAMPLING, trained
@@ -23,6 +24,7 @@ from zoo.tasks.reconstruction import Reconstruction
 from zoo.tasks.vae import Vae
 
 CHOSEN = ("n", "seed", "class")
+OTHER_FORMATS = {*(SUFFIXES - {".png"}), ".svg", ".pdf", ".npy"}
 # what a task can make, the first unless another is asked for, and the keys that it takes for that
 MAKES: dict[type[Task], dict[str, tuple[str, ...]]] = {
     Reconstruction: {"reconstructions": CHOSEN},
@@ -98,6 +100,8 @@ def stem(own: dict[str, Any], path: Path, what: str) -> Path:
         return folder_of(path) / "samples" / name
     if out.endswith("/") or Path(out).is_dir():
         return Path(out) / name
+    if Path(out).suffix.lower() in OTHER_FORMATS:
+        raise ZooError(f"out={out}: pictures are written as .png, beside arrays as .npz; leave the ending out.")
     return Path(out.removesuffix(".png").removesuffix(".npz"))
 
 

@@ -6,8 +6,9 @@ those of auxiliary heads. J. Yosinski et al. 2014, "How transferable are feature
 classification" (1801.06146).
 """
 
+import inspect
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.error import URLError
@@ -32,6 +33,7 @@ class Weights(NamedTuple):
     preparation: dict[str, list[float]]
     source: str
     class_names: Sequence[str] = ()
+    model: Mapping[str, Any] = {}  # the arguments of the network that learnt them
 
 
 # Where weights come from ----------------------------------------------------------------------------------------------
@@ -53,7 +55,8 @@ def read_weights(source: str, model: str) -> Weights:
         preparation = {name: preprocessing[name] for name in ("mean", "std") if name in preprocessing}
         channels = preprocessing.get("channels") or 1
         preparation = {name: v * channels if len(v) == 1 else v for name, v in preparation.items()}  # one for all
-        return Weights(state, preparation, source, checkpoint["zoo"]["class_names"])
+        described = checkpoint["zoo"]
+        return Weights(state, preparation, source, described["class_names"], described["config"]["model"])
     if not path.is_file():
         raise ZooError(
             f"model.weights={source}: there is no such file; give torchvision, a .pth, .pt or .safetensors file, "
@@ -156,7 +159,15 @@ def put_weights(network: nn.Module, weights: Weights, *, class_names: Sequence[s
         more = f", and {len(problems) - 1} more like this" if len(problems) > 1 else ""
         small = str(getattr(network, "form", "")).startswith("small")
         form = " The weights of a network for large images need model.form=paper." if small else ""
-        raise ZooError(f"model.weights={weights.source} does not fit the network: {problems[0]}{more}.{form}")
+        sizes = [
+            f"model.{name}={weights.model[name]}"
+            for name in inspect.signature(type(network)).parameters
+            if name in weights.model and name not in ("in_channels", "num_classes", "image_size")
+        ]
+        own_sizes = f"\nThat run has {', '.join(sizes)}: give the same." if sizes else ""
+        raise ZooError(
+            f"model.weights={weights.source} does not fit the network: {problems[0]}{more}.{form}{own_sizes}"
+        )
     network.load_state_dict(kept, strict=False)
     return [name for name, _ in network.named_parameters() if name not in kept]
 

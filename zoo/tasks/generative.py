@@ -59,6 +59,7 @@ def is_conditional(network: nn.Module, facts: Mapping[str, Any]) -> bool:
     conditional = getattr(network, "num_classes", None) is not None
     if conditional and not facts.get("num_classes"):
         raise ValueError(
-            "model.conditional=true: must be false here, as this data has no classes; or choose data that has"
+            "model.conditional=true: must be false here, as this data has no classes; a network that was trained so "
+            "needs other data, that have classes"
         )
     return conditional
