@@ -39,7 +39,8 @@ class Functional(nn.Module):
             twin = nn.Parameter(torch.empty_like(parameter), requires_grad=parameter.requires_grad)
             self.register_parameter(self.rename(name), twin)
         for name, buffer in ours.named_buffers():
-            self.register_buffer(self.rename(name), buffer.clone())
+            if name in ours.state_dict():
+                self.register_buffer(self.rename(name), buffer.clone())
 
     @staticmethod
     def rename(name: str) -> str:
@@ -103,10 +104,10 @@ def relative(ours: dict[str, Tensor], theirs: dict[str, Tensor], names: dict[str
     return worst
 
 
-def differences(network: nn.Module, ours: list[Tensor], twin: list[Tensor]) -> dict[str, float]:
-    """The differences of what a network and a twin compute with the same parameters, and of the gradients of the last.
+def differences(network: nn.Module, ours: list[Tensor], twin: list[Tensor]) -> dict[str, Any]:
+    """What `compare` measures, of what a network and a twin compute with the same parameters; the last is the loss.
 
-    The last is the loss, a scalar. For networks that do not map one image to logits.
+    For networks that do not map one image to logits.
     """
     names, parameters = zip(*network.named_parameters(), strict=True)
     first, second = (
@@ -114,7 +115,21 @@ def differences(network: nn.Module, ours: list[Tensor], twin: list[Tensor]) -> d
     )
     with torch.no_grad():
         outputs = largest(ours, twin)
-    return {"outputs": outputs, "gradients": relative(first, second, {name: name for name in names})}
+        stepped = [
+            {name: p - RATE * gradients[name] for name, p in network.named_parameters()}
+            for gradients in (first, second)
+        ]
+    same = {name: name for name in names}
+    return {
+        **described(network),
+        "outputs": outputs,
+        "gradients": relative(first, second, same),
+        "weights after a step": relative(*stepped, same),
+    }
+
+
+def described(network: nn.Module) -> dict[str, Any]:
+    return {"network": type(network).__name__, "parameters": sum(p.numel() for p in network.parameters())}
 
 
 def compare(
@@ -126,7 +141,7 @@ def compare(
     num_classes: int = 1000,
     batch: int = 2,
     rename: Callable[[str], str] = lambda name: name,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """The differences between `ours` and `twin`, which gets our weights; `rename` turns our state-dict keys into its.
 
     Raises AssertionError where the keys or shapes differ.
@@ -134,7 +149,7 @@ def compare(
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():  # no norm is at its start, no bias at 0: equal numbers would hide an exchange
         for name, tensor in [*ours.named_parameters(), *ours.named_buffers()]:
-            if tensor.ndim == 1:
+            if tensor.ndim == 1 and tensor.is_floating_point():
                 noise = 0.1 * torch.randn(tensor.shape, generator=generator)
                 tensor.add_(noise.abs() if "running_var" in name else noise)
     state = ours.state_dict()
@@ -147,6 +162,7 @@ def compare(
     single = [run(network, images, targets)["outputs"] for network in (ours, twin)]
     first, second = (run(network.double(), images.double(), targets) for network in (ours, twin))
     return {
+        **described(ours),
         "outputs": largest(first["outputs"], second["outputs"]),
         "gradients": relative(first["gradients"], second["gradients"], names),
         "weights after a step": relative(first["weights"], second["weights"], names),
