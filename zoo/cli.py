@@ -17,12 +17,12 @@ import signal
 import sys
 import textwrap
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import ZooError
-from zoo.folders import MAY_CHANGE, RUN_DIR, is_first_process, new_folder, remove_empty, run_folder
+from zoo.folders import MAY_CHANGE, run_folder
+from zoo.processes import is_first_process, let_the_first_tell, place
 
 VERBS = {
     "train": "train a model, continue a run, or sweep",
@@ -31,11 +31,12 @@ VERBS = {
     "inspect": "look inside a network: filters, statistics by layer, receptive fields, Grad-CAM",
     "sample": "let a trained network write or make pictures: zoo sample ckpt_path=… prompt=… or n=…",
     "judge": "let a classifier judge what a generator makes: zoo judge ckpt_path=… features=…",
+    "lr": "which learning rate: the range test: zoo lr model=… data=…",
     "prove": "train experiments and compare them with what they promise: zoo prove [pattern]",
 }
 # verbs that read their own words; the module's docstring is the help
 MODULES = {"list": "zoo.listing", "inspect": "zoo.inspection", "sample": "zoo.sampling", "judge": "zoo.judging"}
-MODULES |= {"prove": "zoo.prove"}
+MODULES |= {"prove": "zoo.prove", "lr": "zoo.lr_range"}
 EXAMPLES = {
     "train": """\
 python train.py                                              LeNet-5 on real digits
@@ -43,7 +44,8 @@ python train.py model=lenet5 data=fashion                    another data set
 python train.py optimizer.lr=0.001 trainer.max_epochs=10     change what an option says
 python train.py +optimizer.amsgrad=true                      + adds an argument the config does not set
 python train.py experiment=digits_lenet5 seed=1              a recipe with a promised score
-python train.py -m model=lenet5,mlp seed=0,1,2               a sweep: six runs
+python train.py -m model=lenet5,mlp seed=0,1,2               a sweep: six runs; docs/sweeps.md says more
+python train.py -m sweep=random sweep.trials=20 'optimizer.lr=tag(log,interval(1e-4,1e-1))'
 python train.py resume=runs/lenet5-digits/2026-01-31_12-00-00
 python train.py model=mlp --cfg job                          show the config, train nothing""",
     "evaluate": """\
@@ -55,7 +57,7 @@ python evaluate.py ckpt_path=best.ckpt data.eval_batch_size=100 trainer.accelera
 FLAGS = {
     "--help": "this page (-h)",
     "--cfg job": "print the config and stop (-c); with --resolve, references are filled in",
-    "--multirun": "train once for each combination of comma-separated values (-m)",
+    "--multirun": "a sweep (-m): train once for each combination of values, or at points drawn from ranges",
     "--info": "what Hydra knows: --info defaults, --info searchpath (-i)",
     "--shell-completion": "tab completion: -sc install=bash prints what to eval; then -sc uninstall=bash",
 }
@@ -84,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.path.append(os.getcwd())
     if sys.stdout is None or not is_first_process():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if place().world_size > 1:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of its own doing, as in zoo/launching.py
     if sys.stderr is None:  # closed by the shell, as in 2>&-
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
@@ -94,11 +98,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BaseException as error:
+        let_the_first_tell(error)
         told = _told(error)
         if told is None:
             raise
         code, sentence = told
-        if sentence:
+        if sentence and (code < 128 or is_first_process()):
             print("\n".join(sentence.splitlines()[:3]), file=sys.stderr)
         return code
     finally:  # Ctrl-C from here on: no traceback of what Python does at its exit
@@ -115,7 +120,7 @@ def _told(error: BaseException) -> tuple[int, str] | None:
     signum = signal.SIGINT if isinstance(error, KeyboardInterrupt) else getattr(error, "signum", None)
     if signum is not None:
         folder = getattr(error, "folder", None)
-        goes_on = folder is not None and (folder / "config.yaml").exists()
+        goes_on = folder is not None and any((folder / name).exists() for name in ("config.yaml", "sweep.json"))
         command = f" Continue with: python train.py resume={shlex.quote(str(folder))}" if goes_on else ""
         return 128 + signum, f"Stopped.{command}"
     if isinstance(error, OSError) and error.errno in _OBSTACLES:
@@ -197,7 +202,7 @@ def _split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 def _train(arguments: Sequence[str], flags: dict[str, str], overrides: list[str]) -> int:
     from omegaconf import OmegaConf
 
-    from zoo.checks import check, check_sweep, name_of, raw_value
+    from zoo.checks import check, name_of, raw_value
 
     if "--shell-completion" in flags or "--info" in flags:
         return _through_hydra(flags, overrides)
@@ -206,14 +211,19 @@ def _train(arguments: Sequence[str], flags: dict[str, str], overrides: list[str]
             raise ZooError(f"{next(iter(flags))}: resume= continues one run and takes no flags.")
         return _resume(overrides)
     if "--multirun" in flags:
-        check_sweep(overrides)
-        names = {name_of(word) for word in overrides}
-        settings: dict[str, Any] = {"hydra.output_subdir": "null"}
-        settings |= {"hydra/job_logging": "none", "hydra/hydra_logging": "none"}
-        if "hydra.sweep.dir" not in names:
-            settings["hydra.sweep.dir"] = new_folder(Path("runs/multirun"))
-        more = [f"{key}={value}" for key, value in settings.items() if key not in names]
-        return _through_hydra(flags, [*overrides, *more])
+        if place().world_size > 1:
+            raise ZooError(
+                "-m: torchrun and srun start the processes of one run. Start a sweep without them, with trainer=ddp: "
+                "each of its runs starts its own."
+            )
+        if len(flags) > 1:
+            raise ZooError(f"{' '.join(flags)}: a sweep takes no other flag; --cfg job shows the config of one run.")
+        from zoo.sweeps import start
+
+        return start(overrides, command=_command("train", arguments))
+    for word in overrides:
+        if name_of(word).partition(".")[0] == "sweep":
+            raise ZooError(f"{word}: this says how to sweep, and a sweep is asked for with -m.")
     if "--cfg" in flags and (flags["--cfg"] != "job" or "--package" in flags):
         check([word for word in overrides if not name_of(word).startswith("hydra")])
         return _through_hydra(flags, overrides)
@@ -224,9 +234,8 @@ def _train(arguments: Sequence[str], flags: dict[str, str], overrides: list[str]
     if "--cfg" in flags:
         print(OmegaConf.to_yaml(job.config, resolve="--resolve" in flags), end="")
         return 0
-    inherited = os.environ.get(RUN_DIR)  # a further process of a run
-    with nullcontext(Path(inherited)) if inherited else run_folder(job.config.run_dir, job.choices) as folder:
-        from zoo.run import train
+    with run_folder(job.config.run_dir, job.choices) as folder:
+        from zoo.launching import train
 
         train(job.config, folder, choices=job.choices, command=_command("train", arguments))
     return 0
@@ -239,54 +248,20 @@ def _command(verb: str, arguments: Sequence[str]) -> list[str]:
 
 
 def _through_hydra(flags: dict[str, str], overrides: Sequence[str]) -> int:
-    """Sweeps and what only Hydra can tell about itself; its errors come out as they are."""
+    """What only Hydra can tell about itself; its errors come out as they are."""
     import hydra
 
     from zoo.checks import CONFIGS
-
-    done = True
-
-    def job(config: Any) -> None:
-        nonlocal done
-        done &= _sweep_job()
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     logging.raiseExceptions = False  # `--info | head`: Hydra shows its tables through logging
     words = [f"{flag}={value}" if value else flag for flag, value in flags.items()]
     typed, sys.argv = sys.argv, [sys.argv[0], *words, *overrides]
     try:
-        hydra.main(config_path=str(CONFIGS), config_name="train", version_base="1.3")(job)()
+        hydra.main(config_path=str(CONFIGS), config_name="train", version_base="1.3")(lambda config: None)()
     finally:
         sys.argv = typed
-    if not done:
-        raise ZooError("Not all runs of the sweep are done: the sentences above say why.")
     return 0
-
-
-def _sweep_job() -> bool:
-    """One run of a sweep. What stops it is printed when it happens, as the other runs go on; False if something did."""
-    from hydra.core.hydra_config import HydraConfig
-
-    from zoo.checks import check
-
-    sweep = HydraConfig.get()
-    overrides, number = list(sweep.overrides.task), sweep.job.num
-    folder = Path(os.path.relpath(sweep.runtime.output_dir))
-    print(f"run {number} of the sweep: {' '.join(overrides)}", flush=True)
-    try:
-        job = check(overrides)
-        from zoo.run import train
-
-        train(job.config, folder, choices=job.choices, command=["python", "train.py", *overrides])
-    except Exception as error:
-        told = _told(error)
-        if told is None:
-            raise
-        print(f"run {number} of the sweep failed: {told[1]}", file=sys.stderr, flush=True)
-        return False
-    finally:
-        remove_empty([folder])
-    return True
 
 
 def _resume(overrides: list[str]) -> int:
@@ -295,6 +270,10 @@ def _resume(overrides: list[str]) -> int:
     folder = Path(next(raw_value(word) for word in overrides if name_of(word) == "resume"))
     if folder.suffix == ".ckpt":
         raise ZooError(f"resume={folder}: give the run folder, not the checkpoint: resume={folder.parent.parent}")
+    if (folder / "sweep.json").exists():
+        from zoo.sweeps import resume as resume_sweep
+
+        return resume_sweep(folder, overrides)
     if not (folder / "config.yaml").exists():
         lack = "is no run folder: it has no config.yaml" if folder.is_dir() else "there is no such folder"
         raise ZooError(f"resume={folder}: {lack}. A run folder is called like runs/lenet5-digits/2026-01-31_12-00-00.")
