@@ -108,9 +108,9 @@ DIGITS = "trainer.limit_val_batches=1 trainer.limit_test_batches=1"
 FEW = "train_examples=48 data.batch_size=16 data.eval_batch_size=16"
 CASES = {
     "MLP 784-128-10, batch 64": Case(f"model=mlp {SMALL}", "data.train_size=320", descend(classify), whole=True),
-    "LeNet-5, batch 64": Case(f"model=lenet5 {SMALL}", "data.train_size=192", descend(classify), whole=True),
+    "LeNet-5, batch 64": Case(f"model=lenet5 {SMALL}", "data.train_size=192", descend(classify), rounds=3, whole=True),
     "ResNet-18, 32×32, batch 64": Case(
-        "model=resnet18 data=synthetic data.channels=3 data.image_size=32 data.train_size=384 data.batch_size=64",
+        "model=resnet18 data=synthetic data.channels=3 data.image_size=32 data.train_size=256 data.batch_size=64",
         "model.width=0.125 data.train_size=24 data.batch_size=8",
         descend(classify),
         rounds=3,

@@ -55,7 +55,7 @@ def against_torchvision(part: Part, options: Options) -> None:
         ]
         for warm_up in timed:
             warm_up()
-        mine, other = ([second * 1e3 for second in column] for column in alternate(*timed, rounds=options.repeat(7)))
+        mine, other = ([second * 1e3 for second in column] for column in alternate(*timed, rounds=options.repeat(5)))
         between = ratio(mine, other)
         what = f"{name}, {size}×{size}: a step, torchvision beside it"
         part.add(what, statistics.median(mine), statistics.median(other), between)
