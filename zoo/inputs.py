@@ -3,7 +3,8 @@
 The code is that of the modules that the config's `_target_`s live in, of `zoo.network`, which gives the first weights,
 and of every module of `zoo` that these import, inside functions too. It is hashed as a syntax tree without docstrings:
 comments and layout change nothing. `HARNESS` is not followed: it carries, guards and reports and moves no number, which
-tests of exact resuming and evaluation hold it to. Versions of packages are not in the hash; each result names them.
+tests of exact resuming and evaluation hold it to. Versions of packages and the device are not in the hash: each result
+names them.
 
 Nothing is imported, so the hash of another commit's checkout is that of `root=<its folder>`.
 """
@@ -24,8 +25,9 @@ JUDGING = ("zoo.judging",)
 HARNESS = frozenset(
     f"zoo.{name}"
     for name in (
-        *("run", "build", "checks", "checkpoint", "conditions", "evaluation", "fitting", "folders", "keys", "layout"),
-        *("logs", "pictures", "progress", "report", "signals", "signatures", "suggest", "summary"),
+        *("run", "build", "checks", "checkpoint", "conditions", "devices", "evaluation", "fitting", "folders", "keys"),
+        *("layout", "logs", "pictures", "processes", "progress", "report", "sharding", "signals", "signatures"),
+        *("suggest", "summary"),
     )
 )
 DIGITS = 8  # hexadecimal, of a hash

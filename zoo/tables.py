@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from zoo.errors import ZooError
 from zoo.results import Json, lower_is_better, mean_and_std, reaches
 
 RESULTS = """\
@@ -51,9 +50,11 @@ Row = Sequence[str]
 
 
 def main() -> int:
+    """Write both tables of the repository in the current folder."""
     for source, table in ((Path("results.json"), results_table), (Path("parity.json"), parity_table)):
         if not source.exists():
-            raise ZooError(f"There is no {source} here.")
+            print(f"There is no {source} here: call this where the repository lies.", file=sys.stderr)
+            return 2
         out = source.with_name(source.stem.upper() + ".md")
         out.write_text(table(json.loads(source.read_text(encoding="utf-8"))), encoding="utf-8")
         print(f"wrote {out}")
