@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,19 @@ def test_a_row_of_parity() -> None:
 
 
 # The files in the repository ------------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_both_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert tables.main() == 2
+    assert "There is no results.json here" in capsys.readouterr().err
+    shutil.copy(ROOT / "results.json", "results.json")
+    Path("parity.json").write_text('{"toy": {"twin": "torch.nn", "outputs": 0.0, "gradients": 0.0}}')
+    assert tables.main() == 0
+    assert Path("RESULTS.md").read_text(encoding="utf-8") == results_table(read_results(ROOT / "results.json"))
+    assert cells(Path("PARITY.md").read_text(encoding="utf-8"), "toy")[0][1] == "torch.nn"
 
 
 def test_results_are_their_table_and_hold() -> None:
