@@ -6,7 +6,6 @@ On a CPU nothing here changes what a run computes, but for `fast=true`. The page
 """
 
 import copy
-import inspect
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
@@ -78,12 +77,19 @@ def lightning_settings(trainer: Options, *, training: bool) -> dict[str, Any]:
 
 
 def prepare_device(config: Mapping[str, Any]) -> None:
-    """Set what holds for the whole process. PyTorch convolves in TF32 unless told not to: here `fast=true` tells."""
+    """Set what holds for the process that trains by a config, and begin to count its memory."""
+    choose_arithmetic(config)
+    if torch.cuda.is_initialized():  # by a run before, as in a sweep
+        for number in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(number)
+
+
+def choose_arithmetic(config: Mapping[str, Any]) -> None:
+    """Float32 exactly, or with `fast=true` TF32 and cuDNN's search. PyTorch by itself convolves in TF32."""
     torch.set_float32_matmul_precision("high" if config["fast"] else "highest")
     if on_cuda(config["trainer"]):
         torch.backends.cudnn.allow_tf32 = bool(config["fast"])
         torch.backends.cudnn.benchmark = bool(config["fast"]) and not config["trainer"].get("deterministic")
-        torch.cuda.reset_peak_memory_stats()
 
 
 # What fast=true means -----------------------------------------------------------------------------------------------
@@ -126,8 +132,8 @@ def compiled_parts(network: nn.Module, config: Mapping[str, Any]) -> list[nn.Mod
 
 
 def fused_options(optimizer: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """The optimizer's node, with `fused` where that is faster and the optimizer has it."""
-    can_fuse = "fused" in inspect.signature(get_class(optimizer["_target_"])).parameters
+    """The optimizer's node, with `fused` where that is faster and every PyTorch has it for CUDA."""
+    can_fuse = get_class(optimizer["_target_"]) in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
     is_sharded = config["trainer"].get("strategy") == "fsdp"
     wanted = config["fast"] and on_cuda(config["trainer"]) and can_fuse and not is_sharded
     return {**optimizer, "fused": True} if wanted else dict(optimizer)

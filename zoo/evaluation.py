@@ -12,7 +12,7 @@ from torch import nn
 from zoo.build import build, refuse_untrusted
 from zoo.checkpoint import find_checkpoint, read_checkpoint
 from zoo.conditions import check_limit, check_precision, check_reads
-from zoo.devices import make_fast
+from zoo.devices import choose_arithmetic, make_fast
 from zoo.errors import ZooError
 from zoo.fitting import check_task
 from zoo.launching import launch
@@ -79,6 +79,7 @@ def evaluate_checkpoint(
         check_reads(task, data, choices, split)
     load_weights(task.network, checkpoint["state_dict"], path)
     task.split = split
+    choose_arithmetic(config)
     if config["fast"]:
         make_fast(network, config)
     trainer = make_trainer({**config["trainer"], "profiler": None}, logger=False)

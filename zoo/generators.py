@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.build import build
-from zoo.devices import half_precision, make_fast, on_cuda
+from zoo.devices import choose_arithmetic, half_precision, make_fast, on_cuda
 from zoo.errors import ZooError
 from zoo.evaluation import load_weights
 from zoo.network import construct
@@ -41,6 +41,7 @@ def trained(
         data.train_examples = config.get("train_examples")
     task: Any = make_task(config, network, data)
     load_weights(network, checkpoint["state_dict"], path)
+    choose_arithmetic(config)
     device = "cuda" if on_cuda(config["trainer"]) else "cpu"
     if (half := half_precision(config["trainer"])) is not None:  # as it was trained, and twice as fast or more
         make_fast(network, config)
