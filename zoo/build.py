@@ -16,9 +16,14 @@ from hydra.utils import get_class, instantiate
 from torch import nn
 
 from zoo.errors import ZooError
+from zoo.layout import one_line
 
 TRUSTED_PACKAGES = ("zoo", "torch", "torchvision")
 TRUSTED_BASES = (nn.Module, torch.optim.Optimizer, pl.LightningModule, pl.LightningDataModule)
+# what the nodes of a config become: an object of this class, or one with this attribute
+KINDS = {"model": nn.Module, "task": pl.LightningModule, "data": pl.LightningDataModule}
+KINDS |= {"optimizer": torch.optim.Optimizer}
+MARKS = {"init": "needs_inputs", "scheduler": "multiplier"}
 TRUSTED_MODULES = ("zoo.schedules", "zoo.init")  # plain classes that hold numbers
 
 
@@ -78,11 +83,18 @@ def build(config: dict[str, Any], key: str) -> Callable[..., Any]:
 
     def construct(*args: Any, **objects: Any) -> Any:
         try:
-            return instantiate(config, _convert_="all", _partial_=True)(*args, **objects)
+            made = instantiate(config, _convert_="all", _partial_=True)(*args, **objects)
         except InstantiationException as error:
             cause = error.__cause__ or error
-            raise ZooError(f"{key}: {str(cause).splitlines()[0]}") from error
+            raise ZooError(f"{key}: {one_line(cause)}") from error
         except (ValueError, TypeError) as error:
             raise ZooError(f"{key}: {error}") from error
+        except RuntimeError as error:
+            if "overflow" not in str(error):  # how torch tells of a tensor beyond all memory
+                raise
+            raise ZooError(f"{key}: must be smaller: {one_line(error)}") from error
+        if not (isinstance(made, KINDS[key]) if key in KINDS else hasattr(made, MARKS.get(key, "__class__"))):
+            raise ZooError(f"{key}._target_={config['_target_']}: gives a {type(made).__name__}, which is no {key}")
+        return made
 
     return construct

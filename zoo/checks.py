@@ -7,6 +7,7 @@ the default's type. Ranges beyond the bounds below, and combinations, are checke
 
 import itertools
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -70,6 +71,7 @@ BOUNDS: dict[str, Bound] = {
     **dict.fromkeys(("train_examples", "limit_train_batches", "limit_test_batches"), _ABOVE_0),
     **dict.fromkeys(("dropout", "aux_dropout", "label_smoothing", "stochastic_depth", "drop_block"), _PROPER),
     "ema_decay": ("more than 0 and less than 1", lambda x: 0 < x < 1),
+    "devices": ("from 1 to 4096, or -1 for all", lambda x: 1 <= x <= 4096 or x == -1),
 }
 # Arguments that the harness passes: a signature has them, a config must not.
 _PASSED = {"params", "network", "optimization", "facts", "log_every", "logger", "callbacks", "plugins"}
@@ -417,6 +419,8 @@ def _problem(path: str, parent: dict[str, Any], value: Any, config: DictConfig, 
 
 
 def _wrong_target(target: str, above: str, node: dict[str, Any]) -> str | None:
+    if target.partition(".")[0] in sys.stdlib_module_names:
+        return "must be of zoo, torch, torchvision or a module of yours, and this is of Python's standard library."
     try:
         takes = signature(target)
     except LookupError as error:
@@ -442,6 +446,8 @@ def _wrong_value(path: str, value: Any, declared: Any, takes: Signature | None, 
     listed = re.match(r"\w[\w.-]*(?: \| \w[\w.-]*)+(?=$| [(;,]|[,;])", layout.comments.get(path, ""))
     if listed and isinstance(value, str) and declared in (names := listed[0].split(" | ")):
         kinds = (Kind("literal", tuple(names)),)
+    if path.startswith("trainer.") and isinstance(value, dict) and "_target_" in value:
+        return "must be a name: nothing is built here."
     if not fits(value, kinds):
         literals = [str(item) for kind in kinds if kind.name == "literal" for item in kind.items]
         return f"must be {words(kinds)}.{_did_you_mean(nearest(str(value), literals), f'{path}=')}"

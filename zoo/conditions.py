@@ -30,6 +30,8 @@ _OF_LOSS = {"focal_gamma": "focal", "hinge_margin": "hinge", "dice_weight": "dic
 
 def check_ranges(config: dict[str, Any]) -> None:
     """Refuse what is nobody's argument and therefore nobody's to check."""
+    _check_class("task", config)
+    _check_class("optimizer", config)
     wanted = config["train_examples"]
     if wanted is not None and (wanted <= 0 or (isinstance(wanted, float) and wanted > 1)):
         raise ZooError(f"train_examples={wanted}: must be a number of examples, at least 1, or a share between 0 and 1")
@@ -56,6 +58,14 @@ def check_ranges(config: dict[str, Any]) -> None:
                 raise ZooError(f"transfer.{name}={value}: must be {NO_TRANSFER[name]} for a GAN, which has no one head")
     if (config["trainer"]["max_epochs"] or -1) < 1 and config["trainer"]["max_steps"] < 1:
         raise ZooError("trainer.max_epochs and trainer.max_steps: one of them must be at least 1")
+
+
+def _check_class(node: str, config: dict[str, Any]) -> None:
+    target = config[node]["_target_"]
+    try:
+        get_class(target)
+    except (ImportError, ValueError):
+        raise ZooError(f"{node}._target_={target}: must be a class that can be imported") from None
 
 
 def note_without_effect(config: dict[str, Any]) -> None:
@@ -110,6 +120,9 @@ def check_facts(config: dict[str, Any], data: Any) -> None:
     for fact, advice in getattr(get_class(config["task"]["_target_"]), "needs", {}).items():
         if not data.facts.get(fact):
             raise ZooError(f"data.{fact} is missing: {advice}.")
+    given, there = config["model"].get("in_channels"), data.facts.get("channels")
+    if None not in (given, there) and given != there:
+        raise ZooError(f"model.in_channels={given}: must be {there}, the number of channels in the data")
     for name in ("num_classes", "num_tokens", "num_source_tokens", "num_target_tokens"):
         given, there = config["model"].get(name), data.facts.get(name)
         if given is not None and there is not None and given < there:

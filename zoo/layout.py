@@ -112,5 +112,5 @@ def composed(arguments: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
     return config, {group: str(chosen[group]) for group in options() if chosen.get(group)}  # type: ignore[index, call-overload, union-attr]
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
