@@ -1,6 +1,7 @@
 """Starts the processes of a run that wants several, watches them, and ends them together."""
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -59,10 +60,9 @@ def launch(count: int, task: str, job: Mapping[str, Any], folder: Path | None = 
         try:
             for rank in range(count):
                 workers.append(_start(rank, environment, results))  # noqa: PERF401  # those before one that fails
-            while any(worker.poll() is None for worker in workers) or any(worker.returncode for worker in workers):
-                failed = [rank for rank, worker in enumerate(workers) if worker.returncode]
-                if failed:
-                    raise _reason(min(failed, key=lambda rank: workers[rank].returncode), workers, results, folder)
+            while set(codes := [worker.poll() for worker in workers]) != {0}:
+                if failed := [code for code in codes if code]:  # by a signal, rather than with an echo of that
+                    raise _reason(codes.index(min(failed)), workers, results, folder)
                 time.sleep(0.05)
         finally:
             _end(workers)
@@ -94,7 +94,9 @@ def _reason(rank: int, workers: list[Worker], results: str, folder: Path | None)
     sys.stderr.write(Path(results, f"{rank}.err").read_text(encoding="utf-8", errors="replace"))
     if code == 1:  # a bug: there is its traceback
         return SystemExit(1)
-    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    signum = -code if code < 0 else code - 128  # by the signal, or told so by it
+    how = f"was ended by {signal.Signals(signum).name}" if signum > 0 else f"ended with code {code}"
+    how += " (the system does that where memory runs out)" if signum == signal.SIGKILL else ""
     goes_on = folder is not None and (folder / "config.yaml").exists()
     more = f"\nContinue with: python train.py resume={folder}" if goes_on else ""
     return ZooError(f"Process {rank + 1} of {len(workers)} {how}, and the others were ended with it.{more}")
@@ -139,7 +141,9 @@ def work() -> NoReturn:
             (results / f"{rank}.told").write_text(sentence, encoding="utf-8")
     sys.stdout.flush()
     sys.stderr.flush()
-    if code:  # at once: threads of the process group may still run
+    if code:  # at once, as threads of the process group may still run; data workers would stay for seconds
+        for child in multiprocessing.active_children():
+            child.terminate()
         os._exit(code)
     sys.exit()
 

@@ -244,6 +244,7 @@ def run(
     data.setup("fit")
     data.train_examples = config["train_examples"]
     check_sizes(network, data, config["trainer"])
+    check_shares(network, data)
     if looks and checkpoint is None:
         initialise(network, config, *first_inputs(config, network, data))
     if config["fast"]:
@@ -320,6 +321,25 @@ def run(
         for logger in loggers:
             logger.close()
     return scores
+
+
+def check_shares(network: nn.Module, data: Any) -> None:
+    """Refuse batches too small to be shared out over the processes of the run."""
+    processes, size = place().world_size, data.batch_size
+    if processes == 1:
+        return
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    least = processes * (2 if norms else 1)
+    if size < least:
+        raise ZooError(
+            f"data.batch_size={size}: must be at least {least}, as it is the batch of {processes} processes together."
+        )
+    rest = data.size("train") % size  # a vector of one example has no statistics
+    if processes <= rest < 2 * processes and any(isinstance(norm, nn.BatchNorm1d) for norm in norms):
+        raise ZooError(
+            f"data.batch_size={size}: leaves {rest} examples for the last batch of {processes} processes, too few for "
+            "batch normalisation; choose another."
+        )
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -424,9 +444,11 @@ def make_trainer(options: dict[str, Any], *, folder: Path | None = None, **more:
         )
     except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
         raise ZooError(f"trainer: {str(error).splitlines()[0]}") from error
-    # Of several processes Lightning asks the first at every batch whether SIGTERM came, and waits for the answer. Here
-    # whoever started them ends them all.
-    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+    if place().world_size > 1:
+        # Lightning's processes tell each other of SIGTERM when it comes, and ask each other at every batch. Here whoever
+        # started them ends them all, and one that waits for a dead one could not be ended.
+        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
     return trainer
 
 
