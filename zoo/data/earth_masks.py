@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from zoo.data.embedded import FILES, MAIN_GROUPS
+from zoo.data.embedded import MAIN_GROUPS, shipped
 from zoo.data.tiles import MaskData, Scene
 from zoo.errors import ZooError
 from zoo.randomness import key, permutation
@@ -48,9 +48,9 @@ class EarthSegmentation(MaskData):
 
 def earth_stripes() -> list[Scene]:
     """The 30 stripes of 12° from west to east, north of 60° S: uint8 (3, 2250, 180) and classes (2250, 180)."""
-    with Image.open(FILES / "earth.jpg") as file:
+    with Image.open(shipped("earth.jpg", "10f5389b365d7ece")) as file:
         picture = np.asarray(file).transpose(2, 0, 1)[:, :_SOUTH]
-    with Image.open(FILES / "earth_climate.png") as file:
+    with Image.open(shipped("earth_climate.png", "d1e36bae98382a56")) as file:
         climate = np.asarray(file)[:_SOUTH]
     ocean = len(MAIN_GROUPS) - 1
     group_of = np.array([ocean, *np.repeat(np.arange(len(MAIN_GROUPS)), list(MAIN_GROUPS.values()))], np.uint8)

@@ -1,5 +1,7 @@
 """The data sets that ship with the package. Provenance, licences, splits and baselines: docs/data.md."""
 
+import hashlib
+import io
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from torch import Tensor
 
 from zoo.data.arrays import ArrayDataModule, Arrays
 from zoo.data.splits import stratified
+from zoo.errors import ZooError
 from zoo.randomness import key, permutation
 
 FILES = Path(__file__).parent / "files"
@@ -18,11 +21,20 @@ FILES = Path(__file__).parent / "files"
 MAIN_GROUPS = {"A": 4, "B": 4, "C": 9, "D": 12, "E": 2, "Ocean": 1}
 
 
+def shipped(name: str, digest: str) -> io.BytesIO:
+    """A file that ships with the package, whose SHA-256 begins with `digest`. ZooError where it is another, or gone."""
+    path = FILES / name
+    content = path.read_bytes() if path.is_file() else b""
+    if not hashlib.sha256(content).hexdigest().startswith(digest):
+        raise ZooError(f"{path} is {'damaged' if content else 'gone'}: install the zoo again, or restore this file.")
+    return io.BytesIO(content)
+
+
 class Digits(ArrayDataModule):
     """5,000 real MNIST digits, 500 a class: 3,600 train, 400 validation, 1,000 test, stratified."""
 
     def arrays(self) -> dict[str, Arrays]:
-        with np.load(FILES / "mnist_5k.npz") as file:
+        with np.load(shipped("mnist_5k.npz", "f814240cf7e0d3cb")) as file:
             inputs, targets = _tensors(file["x"], file["y"])
         rest, test = stratified(targets, 1000, seed=self.split_seed)
         train, val = (rest[part] for part in stratified(targets[rest], 400, seed=self.split_seed))
@@ -33,7 +45,7 @@ class Fashion(ArrayDataModule):
     """6,000 pictures of Fashion-MNIST: 4,500 train, 500 validation, stratified; the 1,000 test pictures are its own."""
 
     def arrays(self) -> dict[str, Arrays]:
-        with np.load(FILES / "fashion_mnist_5k_1k.npz") as file:
+        with np.load(shipped("fashion_mnist_5k_1k.npz", "5de05f4efcbb2713")) as file:
             inputs, targets = _tensors(file["x_train"], file["y_train"])
             test = _tensors(file["x_test"], file["y_test"])
         train, val = stratified(targets, 500, seed=self.split_seed)
@@ -75,9 +87,9 @@ def earth_tiles() -> tuple[Tensor, Tensor, Tensor]:
     Tiles start at multiples of 16 pixels and end north of 60° S; at least 80 % of a tile's pixels are of its group.
     """
     tile, stride, stripe, south = 32, 16, 180, 2250  # pixels, 15 to a degree
-    with Image.open(FILES / "earth.jpg") as file:
+    with Image.open(shipped("earth.jpg", "10f5389b365d7ece")) as file:
         picture = np.asarray(file)
-    with Image.open(FILES / "earth_climate.png") as file:
+    with Image.open(shipped("earth_climate.png", "d1e36bae98382a56")) as file:
         climate = np.asarray(file)
     groups = len(MAIN_GROUPS)
     group_of = np.concatenate([[groups - 1], np.repeat(np.arange(groups), list(MAIN_GROUPS.values()))])

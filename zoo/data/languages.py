@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zoo.data.embedded import FILES
+from zoo.data.embedded import shipped
 from zoo.data.loaders import Batch
 from zoo.data.module import DataModule
 from zoo.data.splits import stratified
@@ -126,6 +126,7 @@ class Languages(DataModule):
 
 def udhr() -> tuple[list[str], list[str]]:
     """The language of each of the 1,647 paragraphs, and the paragraphs."""
-    with gzip.open(FILES / "udhr_28_languages.tsv.gz", "rt", encoding="utf-8", newline="") as file:
+    content = shipped("udhr_28_languages.tsv.gz", "803cbf23740a92cc")
+    with gzip.open(content, "rt", encoding="utf-8", newline="") as file:
         _, *rows = (line.split("\t") for line in file.read().rstrip("\n").split("\n"))
     return [language for language, _ in rows], [paragraph for _, paragraph in rows]

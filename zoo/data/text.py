@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.data.embedded import FILES
+from zoo.data.embedded import shipped
 from zoo.data.loaders import Batch, Loader, PositionSampler
 from zoo.data.module import DataModule
 from zoo.data.own import OwnData, identify, note
@@ -225,7 +225,8 @@ class MobyDick(Text):
     """
 
     def texts(self) -> dict[str, str]:
-        with gzip.open(FILES / "moby_dick.txt.gz", "rt", encoding="utf-8", newline="") as file:
+        content = shipped("moby_dick.txt.gz", "5a67c95318c48150")
+        with gzip.open(content, "rt", encoding="utf-8", newline="") as file:
             return parts(file.read(), 0.1, 0.1)
 
 
