@@ -431,13 +431,16 @@ def test_a_skipped_step_changes_nothing(small_run: Callable[..., Any], scaled: C
 
 
 def test_an_average_passes_over_skipped_steps(small_run: Callable[..., Any], scaled: Callable[..., Any]) -> None:
-    words = ["model=mlp", "ema_decay=0.9", "scheduler=constant", "trainer.max_epochs=3", "penalty.l1=100"]
-    scaled(init_scale=2.0**124, backoff_factor=2.0**-120, growth_interval=1000)
-    folder, _ = small_run(*words)
-    state = saved(folder)
-    assert state["Scaled"]["scale"] == 2.0**4  # one step was skipped,
-    taken = {int(entry["step"]) for entry in state["optimizer_states"][0]["state"].values()}
-    assert taken == {state["engine"]["step_count"] - 1}  # and by the optimizer, too
+    words = ["model=mlp", "ema_decay=0.9", "scheduler=constant", "penalty.l1=100"]
+    scaled(init_scale=2.0**10, growth_interval=4, growth_factor=2.0**112, backoff_factor=2.0**-112)
+    four, _ = small_run(*words, "trainer.max_steps=4")
+    five, _ = small_run(*words, "trainer.max_steps=5", name="five")  # the fifth overflows
+    six, _ = small_run(*words, "trainer.max_steps=6", name="six")
+    assert [saved(folder)["Scaled"]["scale"] for folder in (four, five, six)] == [2.0**122, 2.0**10, 2.0**10]
+    before, after, later = (saved(folder)["state_dict"] for folder in (four, five, six))
+    assert not torch.equal(before["ema.layers.1.weight"], before["network.layers.1.weight"])
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+    assert not torch.equal(later["ema.layers.1.weight"], after["ema.layers.1.weight"])
 
 
 def test_the_scale_is_saved_and_goes_on(small_run: Callable[..., Any], scaled: Callable[..., Any]) -> None:
