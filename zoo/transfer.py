@@ -8,6 +8,7 @@ classification" (1801.06146).
 
 import inspect
 import shlex
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 
-from zoo.checkpoint import find_checkpoint, read_checkpoint
+from zoo.checkpoint import check_sums, find_checkpoint, read_checkpoint
 from zoo.errors import ZooError
 
 NO_TRANSFER = {"freeze": "nothing", "body_lr": 1.0, "layer_decay": 1.0}  # for runs from before `transfer`
@@ -67,6 +68,8 @@ def read_weights(source: str, model: str) -> Weights:
             from safetensors.torch import load_file
 
             return Weights(load_file(path), {}, source)
+        if zipfile.is_zipfile(path):
+            check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__

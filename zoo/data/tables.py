@@ -102,7 +102,7 @@ def _decode(content: bytes, source: str, encoding: str) -> str:
         raise ZooError(
             f"{source} line {line} is not {encoding}: say how the file is encoded, as in data.encoding={guess}."
         ) from None
-    except LookupError:
+    except (LookupError, ValueError):
         raise ZooError(f"data.encoding={encoding}: no such encoding; utf-8, cp1252, latin-1 and utf-16 are.") from None
     if "\0" in text:
         raise ZooError(

@@ -288,7 +288,7 @@ def decode(content: bytes, source: str, encoding: str) -> str:
             f"{source} is not {encoding}: byte {error.start} (line {content.count(bytes([10]), 0, error.start) + 1}) "
             f"is {content[error.start]:#04x}; say how the file is encoded, as in data.encoding={guess}."
         ) from None
-    except (LookupError, UnicodeError):
+    except (LookupError, ValueError):
         raise ZooError(
             f"data.encoding={encoding}: not the encoding of {source}, or none at all; there are utf-8, cp1252, latin-1 "
             "and utf-16."

@@ -1,6 +1,7 @@
 """MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100: found or downloaded by torchvision, then kept in memory."""
 
 import io
+import zlib
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ class _TorchvisionSet(ArrayDataModule):
         try:
             with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
                 part: Any = self.source(self.root, train=train, download=True)
-        except (OSError, RuntimeError, ValueError, AssertionError, EOFError, UnpicklingError) as error:
+        except (OSError, RuntimeError, ValueError, AssertionError, EOFError, UnpicklingError, zlib.error) as error:
             folder, names = self.files()
             reason = " ".join(str(error).split())[:100] or type(error).__name__
             raise ZooError(
@@ -51,6 +52,10 @@ class _TorchvisionSet(ArrayDataModule):
                 f"Put {', '.join(names)} into {folder} (remove damaged files first),\n"
                 f"or use an embedded set: data={self.instead}"
             ) from error
+        if not set(np.unique(part.targets).tolist()) <= {*range(len(part.classes))}:
+            raise ZooError(
+                f"{self.source.__name__} in {self.root} is damaged: it has classes beyond the {len(part.classes)}."
+            )
         if not self.facts["class_names"]:
             self.facts["class_names"] = list(part.classes)
         images = torch.as_tensor(np.asarray(part.data))
