@@ -75,7 +75,7 @@ def test_a_workload_notes_the_training_batches_of_each_epoch_alike_in_a_run_and_
 
 
 def test_by_hand_trains() -> None:
-    workload = Workload(["model=mlp", "data=synthetic", "data.train_size=96", "logger=csv"])
+    workload = Workload(["model=mlp", "data=digits", "train_examples=96", "data.batch_size=32"])
     losses: list[float] = []
 
     def loss(network: Any, batch: Any) -> Any:
@@ -83,7 +83,7 @@ def test_by_hand_trains() -> None:
         losses.append(value.item())
         return value
 
-    workload.by_hand(descend(loss), epochs=6, steps=3, warm_up=3)
+    workload.by_hand(descend(loss), epochs=9, steps=3, warm_up=3)
     assert losses[-1] < losses[0] / 2
 
 
@@ -190,6 +190,42 @@ def test_what_peers_print_is_understood(peer: str, line: str, accuracy: float) -
         [sys.executable, "-c", f"print({line!r})"], accuracy=known.accuracy, scale=known.scale, target=None
     )
     assert finish.accuracy == pytest.approx(accuracy, abs=1e-4)
+
+
+def test_times_to_an_accuracy_are_compared_with_a_run_of_ours_that_is_as_accurate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fashion" / "FashionMNIST" / "raw").mkdir(parents=True)
+    for peer in shell.PEERS.values():
+        folder = tmp_path / "peers" / peer.folder / peer.cwd
+        for change in peer.changes:
+            (folder / change.file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / change.file).write_text(change.before)
+        folder.mkdir(parents=True, exist_ok=True)
+    ours = {shell.FAST: shell.Finish(10, 0.905, True), shell.DENSE: shell.Finish(5, 0.87, True)}
+    theirs = {"examples": shell.Finish(80, 0.91, True), "pytorch-image-models": shell.Finish(60, 0.85, False)}
+
+    def peer_run(peer: shell.Peer, options: Options, folder: Path, target: float | None, more: str = "") -> Any:
+        return theirs.get(peer.folder, shell.Finish(15, 0.86, True) if more else shell.Finish(70, 0.88, True))
+
+    monkeypatch.setattr(shell, "our_run", lambda words, options: ours[words])
+    monkeypatch.setattr(shell, "peer_run", peer_run)
+    part = shell.measure(Options(peers=tmp_path / "peers", data=tmp_path / "fashion", python=sys.executable))
+    assert [row[1:] for row in part.rows] == [
+        [10, 0.905, None],
+        [80, 0.91, 8],
+        [5, 0.87, None],
+        [15, 0.86, 3],  # against the network of its kind
+        [70, 0.88, 7],  # which is not as accurate as that: against the convolutions
+        [60, 0.85, 6],
+    ]
+    assert str(part.rows[-1][0]).endswith("not reached")
+    assert [bar.measured for bar in part.bars] == [0.905, 8, 3, 7]
+    assert all(bar.met for bar in part.bars)
+    theirs["examples"] = shell.Finish(30, 0.9, True)
+    ours[shell.FAST] = shell.Finish(10, 0.899, True)
+    failed = shell.measure(Options(peers=tmp_path / "peers", data=tmp_path / "fashion", python=sys.executable))
+    assert [bar.met for bar in failed.bars] == [False, None, True, True]  # no time to 90 % without 90 %
 
 
 # Command line and page -----------------------------------------------------------------------------------------------
