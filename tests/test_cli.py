@@ -27,6 +27,9 @@ QUICK = {
     "evaluate help": ["evaluate", "-h"],
     "refused": ["train", "trainer.max_epoch=3"],
     "refused in a sweep": ["train", "-m", "model=lenet5,mlp", "seed=0,x"],
+    "refused in a search": ["train", "-m", "model=mlp", "sweep=random", "optimizer.lr=interval(-1,1)", "seed=0"],
+    "range test help": ["lr", "--help"],
+    "refused range test": ["lr", "model=mlp", "optimizer.l=3"],
     "refused evaluation": ["evaluate", "ckpt_path=nowhere"],
 }
 
@@ -189,37 +192,6 @@ def test_train_resume_and_evaluate(elsewhere: Path, capsys: pytest.CaptureFixtur
     assert cli.main(["train", f"resume={folder}", "trainer.max_epochs=2", "trainer=cpu"]) == 0
     steps = {line.split(",")[1] for line in (folder / "metrics.csv").read_text().splitlines()}
     assert "1" in steps
-
-
-def test_further_process_of_a_run_uses_its_folder(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("given").mkdir()
-    monkeypatch.setenv("ZOO_RUN_DIR", "given")
-    assert cli.main(["train", *TINY]) == 0
-    assert Path("given/scores.json").exists()
-    assert not Path("runs").exists()
-    assert os.environ["ZOO_RUN_DIR"] == "given"
-
-
-def test_sweep_goes_on_after_a_failed_run(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    # 30 pixels are a mistake only the model can tell
-    words = [*TINY, "model=lenet5", "-m", "data.image_size=30,28"]
-    words.remove("model=mlp")
-    assert cli.main(["train", *words]) == 2
-    [sweep] = Path("runs/multirun").iterdir()
-    assert not (sweep / "0").exists()
-    assert (sweep / "1" / "scores.json").exists()
-    assert not list(sweep.rglob("*.log"))
-    assert not (sweep / "1" / ".hydra").exists()
-    first, last = capsys.readouterr().err.splitlines()
-    assert first.startswith("run 0 of the sweep failed: model: image_size=30")
-    assert last.startswith("Not all runs of the sweep are done")
-
-
-def test_a_sweep_in_a_folder_of_its_own_makes_no_other(elsewhere: Path) -> None:
-    words = [*TINY, "-m", "seed=0", "hydra.sweep.dir=mine"]
-    assert cli.main(["train", *words]) == 0
-    assert (elsewhere / "mine" / "0" / "scores.json").exists()
-    assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize("words", [[], ["run_dir=runs/of/mine"]], ids=["default", "named"])

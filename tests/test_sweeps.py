@@ -20,6 +20,7 @@ from zoo import cli, sweep_runs, sweeps
 from zoo.checks import check
 from zoo.folders import new_folder
 from zoo.search import Dimension, dimensions, draw, grid, propose
+from zoo.signals import Stopped
 from zoo.sweep_tables import picture, rows, write_tables
 
 ROOT = Path(__file__).parents[1]
@@ -144,7 +145,7 @@ def test_an_interrupted_sweep_repeats_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], runs: list[list[str]]
 ) -> None:
     counted = sweep_runs.train
-    replace_train(monkeypatch, {1: sweeps.Interrupted(signal.SIGTERM, Path("runs/multirun/x"))})
+    replace_train(monkeypatch, {1: Stopped(signal.SIGTERM, Path("runs/multirun/x"))})
     words = ["train", "-m", *TINY, "seed=0,1,2", "hydra.sweep.dir=runs/multirun/x"]
     assert cli.main(words) == 143
     assert capsys.readouterr().err == "Stopped. Continue with: python train.py resume=runs/multirun/x\n"

@@ -208,7 +208,7 @@ def _train(arguments: Sequence[str], flags: dict[str, str], overrides: list[str]
         return _through_hydra(flags, overrides)
     if any(name_of(word) == "resume" and raw_value(word) not in ("", "null") for word in overrides):
         if flags:
-            raise ZooError(f"{next(iter(flags))}: resume= continues one run and takes no flags.")
+            raise ZooError(f"{next(iter(flags))}: resume= continues a run or a sweep and takes no flags.")
         return _resume(overrides)
     if "--multirun" in flags:
         if place().world_size > 1:
@@ -360,9 +360,11 @@ def _help(verb: str) -> str:
     flags = "\n".join(
         f"  {flag:{width}}{text}" for flag, text in FLAGS.items() if verb == "train" or flag in ("--help", "--cfg job")
     )
+    sweep = (CONFIGS / "sweep.yaml").read_text(encoding="utf-8").partition("\n")[2]
+    sweeps = f"\n\nSweeps (-m; docs/sweeps.md):\n{textwrap.indent(sweep.strip(), '  ')}" if verb == "train" else ""
     more = "python train.py --cfg job" if verb == "train" else "the run's config.yaml"
     return (
         f"{VERBS[verb].capitalize()}.\n\nUsage: python {verb}.py [group=option …] [key=value …] [flags]\n\n"
         f"{textwrap.indent(EXAMPLES[verb], '  ')}\n\nGroups and their options:\n{listed}\n\n"
-        f"Keys (those of the chosen options: {more}):\n{textwrap.indent(keys.strip(), '  ')}\n\nFlags:\n{flags}"
+        f"Keys (those of the chosen options: {more}):\n{textwrap.indent(keys.strip(), '  ')}{sweeps}\n\nFlags:\n{flags}"
     )

@@ -119,8 +119,8 @@ def prepare(config: DictConfig, *, low: float, high: float, steps: int) -> None:
 
 def measure(config: DictConfig, folder: Path, choices: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:
     """Train in `folder`, which is removed again: the rate of each step, and the loss that it led to."""
+    from zoo.launching import train
     from zoo.logs import METRICS
-    from zoo.run import train
 
     folder.mkdir()
     try:

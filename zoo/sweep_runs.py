@@ -60,8 +60,7 @@ def job(config: Any) -> None:
 def train(words: Sequence[str], log: Path, name: str) -> tuple[int, str]:
     """Run `zoo train` to its end: its exit code, and what it wrote to stderr."""
     environment = {key: value for key, value in os.environ.items() if key != RUN_DIR}
-    paths = [str(Path(__file__).parents[1]), os.getcwd(), environment.get("PYTHONPATH", "")]
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    environment["PYTHONPATH"] = python_path()
     command = [sys.executable, "-m", "zoo", "train", *words]
     with (
         log.open("a", encoding="utf-8") as out,
@@ -81,20 +80,28 @@ def train(words: Sequence[str], log: Path, name: str) -> tuple[int, str]:
                         flush=True,
                     )
         except BaseException as error:
-            if getattr(error, "signum", signal.SIGINT) == signal.SIGINT:  # Ctrl-C reached the run as well
+            try:
+                if getattr(error, "signum", signal.SIGINT) == signal.SIGINT:  # Ctrl-C reached the run as well
+                    with suppress(subprocess.TimeoutExpired):
+                        process.wait(PATIENCE)
+                process.terminate()
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(PATIENCE)
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(PATIENCE)
-            process.kill()
-            process.wait()
+            finally:
+                process.kill()
+                process.wait()
             raise
         finally:
             err.seek(0)
             text = err.read()
             out.write(text)
     return process.returncode, text
+
+
+def python_path() -> str:
+    """Where another Python finds this package, and a person's own modules in the folder that they work in."""
+    paths = [str(Path(__file__).parents[1]), os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    return os.pathsep.join(dict.fromkeys(filter(None, paths)))
 
 
 def end_with_parent() -> None:

@@ -8,7 +8,6 @@ killed. Imports no torch: only the processes of the runs do.
 
 import re
 import shlex
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from hydra import initialize_config_dir
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
+from hydra.core.utils import env_override
 from hydra.errors import ConfigCompositionException
 from hydra.types import HydraContext, RunMode
 
@@ -27,21 +27,15 @@ from zoo.errors import ZooError
 from zoo.folders import new_folder
 from zoo.layout import one_line
 from zoo.search import REPEATS, Dimension, Point, dimensions, draw, grid, import_optuna, propose
+from zoo.signals import stop_signals
 from zoo.signatures import class_value
-from zoo.sweep_runs import RECORD, STOPPED, alone, job, read_json, read_record, write_json
+from zoo.sweep_runs import RECORD, STOPPED, alone, job, python_path, read_json, read_record, write_json
 from zoo.sweep_tables import write_tables
 
 FOLDER = Path("runs/multirun")
 SETTINGS = CONFIGS / "sweep.yaml"
 QUIET = ["hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
 Json = dict[str, Any]
-
-
-class Interrupted(BaseException):
-    """The sweep in `folder` was told to stop by a signal."""
-
-    def __init__(self, signum: int, folder: Path | None = None) -> None:
-        self.signum, self.folder = signum, folder
 
 
 # Asking --------------------------------------------------------------------------------------------------------------
@@ -166,33 +160,24 @@ def launching(words: Sequence[str]) -> Iterator[Any]:
 
 
 def go(folder: Path, record: Json) -> int:
-    """Run what is not done, then write the tables. ZooError: runs failed. Interrupted: a signal came."""
-
-    def stop(signum: int, frame: Any) -> None:
-        raise Interrupted(signum, folder)
-
-    former = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+    """Run what is not done, then write the tables. ZooError: runs failed. Stopped: a signal came."""
     tried: set[int] = set()
-    try:
-        with alone(folder):
-            (folder / "logs").mkdir(exist_ok=True)
-            gather(folder, record)
-            print(f"sweep folder: {folder}", flush=True)
-            while True:
-                pending = [run["number"] for run in record["runs"] if run["end"] != "done"]
-                if not (pending := [number for number in pending if number not in tried]):
-                    if not plan(record):
-                        break
-                    write_json(folder / RECORD, record)
-                    continue
+    with stop_signals(folder), alone(folder):
+        (folder / "logs").mkdir(exist_ok=True)
+        gather(folder, record)
+        print(f"sweep folder: {folder}", flush=True)
+        while True:
+            pending = [run["number"] for run in record["runs"] if run["end"] != "done" and run["number"] not in tried]
+            if pending:
                 tried |= {*pending}
                 try:
                     launch(folder, record["launcher"], pending)
                 finally:
                     gather(folder, record)
-    finally:
-        for signum, handler in former.items():
-            signal.signal(signum, handler)
+            elif plan(record):
+                write_json(folder / RECORD, record)
+            else:
+                break
     for line in write_tables(folder, record):
         print(line, flush=True)
     failed = [run for run in record["runs"] if run["end"] != "done"]
@@ -244,7 +229,8 @@ def launch(folder: Path, words: Sequence[str], numbers: Sequence[int]) -> None:
     quoted = str(folder).replace("'", "\\'")
     with launching([*words, f"hydra.sweep.dir='{quoted}'"]) as launcher:
         try:
-            ended = launcher.launch([[f"hydra.sweep.subdir={number}"] for number in numbers], numbers[0])
+            with env_override({"PYTHONPATH": python_path()}):  # for launchers that start Python anew
+                ended = launcher.launch([[f"hydra.sweep.subdir={number}"] for number in numbers], numbers[0])
         except Exception as error:
             if not type(error).__module__.startswith(("submitit", "joblib")):
                 raise
@@ -259,11 +245,11 @@ def gather(folder: Path, record: Json) -> None:
     for run in record["runs"]:
         place, ended = folder / str(run["number"]), read_json(folder / "logs" / f"{run['number']}.json")
         scores = read_json(place / "scores.json")
-        run["seconds"], run["says"] = ended.get("seconds", 0.0), ended.get("says", "")
+        run |= {"end": "waiting", "says": "", "score": None, "seconds": ended.get("seconds", 0.0)}
         if scores:
-            run["end"], run["score"], run["says"] = "done", scores.get(record["monitor"]), ""
-        elif ended and ended["exit"] not in STOPPED:
-            run["end"] = "failed"
+            run["end"], run["score"] = "done", scores.get(record["monitor"])
+        elif ended and ended["exit"] not in (0, *STOPPED):
+            run["end"], run["says"] = "failed", ended["says"]
         elif (place / "config.yaml").exists():
             run["end"], run["says"] = "stopped", "it can be continued"
     write_json(folder / RECORD, record)
