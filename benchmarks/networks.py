@@ -7,6 +7,7 @@ build, torchvision's with its initialiser beside it. All alternating, medians.
 
 import statistics
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -44,15 +45,12 @@ def training_step(network: nn.Module, images: Tensor, targets: Tensor) -> None:
 
 
 def against_torchvision(part: Part, options: Options) -> None:
-    for name, (make_ours, make_theirs, size) in list(TWINS.items())[:1] if options.quick else TWINS.items():
-        ours, theirs = make_ours(image_size=max(size, 75)), make_theirs()
-        images, targets = torch.randn(2 if options.quick else 8, 3, size, size), torch.arange(2 if options.quick else 8)
-        timed = [
-            lambda network=network, images=images, targets=targets: seconds(
-                lambda: training_step(network, images, targets)
-            )
-            for network in (ours, theirs)
-        ]
+    batch = 2 if options.quick else 8
+    for name in ("resnet18",) if options.quick else TWINS:
+        make_ours, make_theirs, size = TWINS[name]
+        images, targets = torch.randn(batch, 3, size, size), torch.arange(batch)
+        networks = (make_ours(image_size=max(size, 75)), make_theirs())
+        timed = [partial(seconds, partial(training_step, network, images, targets)) for network in networks]
         for warm_up in timed:
             warm_up()
         mine, other = ([second * 1e3 for second in column] for column in alternate(*timed, rounds=options.repeat(5)))
