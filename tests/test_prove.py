@@ -345,8 +345,10 @@ sys.exit(cli.main(["prove", "jobs=2"]))
 DEAF = """
 import os, pathlib, signal, sys, time
 seed = sys.argv[2].removeprefix("seed=")
-if seed == "1":
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def told(signum, frame):
+    pathlib.Path("told").touch()
+    sys.exit(143)
+signal.signal(signal.SIGTERM, signal.SIG_IGN if seed == "1" else told)
 pathlib.Path(f"pid{seed}").write_text(str(os.getpid()))
 time.sleep(60)
 """
@@ -378,6 +380,7 @@ def test_a_signal_ends_the_children_and_says_how_to_go_on(tmp_path: Path, signum
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(int(pid.read_text()), 0)
+    assert (tmp_path / "told").exists()
     assert not (tmp_path / "pid2").exists()
 
 
