@@ -2,6 +2,8 @@
 
     python killed_run.py FOLDER PLACE COUNT OVERRIDE…
 
+With RANK and WORLD_SIZE set it is one process of several; then a run that is to go on is told no overrides.
+
 PLACE is step, update, validation, save, test or never; the process dies the COUNT-th time it gets there. A step is of
 one batch, an update of the weights: of a GAN there is one of the discriminator, then one of the generator.
 """
@@ -17,6 +19,7 @@ from hydra import compose, initialize_config_dir
 
 import zoo.checkpoint
 from zoo.checks import CONFIGS
+from zoo.processes import place as place_of_process
 from zoo.run import resume, train
 from zoo.tasks.base import Task
 from zoo.tasks.engine import Engine
@@ -48,7 +51,7 @@ def main(folder: Path, place: str, count: int, overrides: list[str]) -> None:
         die_at(zoo.checkpoint.os, "replace", count)
     elif place == "test":  # the training is over, its scores are not there yet
         die_at(Task, "on_test_epoch_start", count)
-    if (folder / "config.yaml").exists():
+    if not overrides or (place_of_process().world_size == 1 and (folder / "config.yaml").exists()):
         resume(folder, {})
         return
     folder.mkdir(parents=True, exist_ok=True)  # killed before its config was written, it starts over

@@ -17,7 +17,7 @@ from zoo.errors import ZooError
 from zoo.signals import Stopped
 
 STRATEGIES = ("auto", "ddp", "fsdp")
-PATIENCE = 2.0  # seconds; see `let_the_first_tell`
+ECHO, PATIENCE = 2, 8  # seconds; see `let_the_first_tell`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,4 +168,4 @@ def let_the_first_tell(error: BaseException) -> None:
     if here.world_size == 1 or isinstance(error, Stopped | KeyboardInterrupt) or hasattr(error, "has_waited"):
         return
     error.has_waited = True  # type: ignore[attr-defined]
-    time.sleep(PATIENCE * (isinstance(error, RuntimeError) + (here.rank > 0)))
+    time.sleep(ECHO * isinstance(error, RuntimeError) + PATIENCE * (here.rank > 0))

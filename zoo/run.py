@@ -445,7 +445,7 @@ def make_trainer(options: dict[str, Any], *, folder: Path | None = None, **more:
     except (MisconfigurationException, ImportError, ValueError, TypeError, RuntimeError) as error:
         raise ZooError(f"trainer: {str(error).splitlines()[0]}") from error
     if place().world_size > 1:
-        # Lightning's processes tell each other of SIGTERM when it comes, and ask each other at every batch. Here whoever
+        # Lightning's processes tell each other of SIGTERM when it comes, and ask each other at every batch. Here who
         # started them ends them all, and one that waits for a dead one could not be ended.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
