@@ -15,7 +15,7 @@ try:
 except ImportError:  # Windows: nobody is kept out
     fcntl = None  # type: ignore[assignment]
 
-RUN_DIR = "ZOO_RUN_DIR"  # set while a process trains, so that further processes of its run find the folder
+RUN_DIR = "ZOO_RUN_DIR"  # set while a process holds a run's folder: the processes it starts need no lock
 # What may change when a run is continued: how long it trains, on what, what it logs, and where its data lie.
 MAY_CHANGE = (
     *("trainer.max_epochs", "trainer.max_steps", "trainer.accelerator", "trainer.devices", "trainer.strategy"),

@@ -307,7 +307,7 @@ class Task(pl.LightningModule):
 
     def split_scores(self, split: str) -> dict[str, float]:
         """The scores of the whole split, reduced over all processes."""
-        if self.trainer.world_size > 1:
+        if dist.is_available() and dist.is_initialized():
             loader: Any = self.trainer.test_dataloaders if self.trainer.testing else self.trainer.val_dataloaders
             for metric in (self.split_loss, *self.split_metrics.values()):
                 metric.sync_on_compute = loader.sampler.world_size > 1  # of a tiny split each has seen all

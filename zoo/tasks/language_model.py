@@ -124,8 +124,13 @@ class LanguageModel(Task):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         saved = checkpoint.get("carried")
-        if isinstance(saved, list):  # with another number of processes, streams begin anew
-            saved = saved[self.trainer.global_rank] if len(saved) == self.trainer.world_size else None
+        processes = self.trainer.world_size if isinstance(saved, list) or torch.distributed.is_initialized() else 1
+        if (len(saved) if isinstance(saved, list) else 1) != processes:
+            if saved:
+                print("Continued by another number of processes, the streams of the text begin anew.")
+            saved = None
+        if isinstance(saved, list):
+            saved = saved[self.trainer.global_rank]
         self.carried = {"training": saved} if saved else {}
 
     # Metrics --------------------------------------------------------------------------------------------------------
