@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -19,9 +20,11 @@ from hydra.core.hydra_config import HydraConfig
 
 from zoo.errors import ZooError
 from zoo.folders import RUN_DIR, held, remove_empty
+from zoo.signals import Stopped
 from zoo.sweep_tables import shown
 
 RECORD = "sweep.json"
+SWEEP = "ZOO_SWEEP"  # the sweep's process, in the environment of launchers
 PATIENCE = 10.0  # seconds for a run to end after it was told to
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 Json = dict[str, Any]
@@ -69,6 +72,8 @@ def train(words: Sequence[str], log: Path, name: str) -> tuple[int, str]:
         process = subprocess.Popen(command, stdout=out, stderr=err, env=environment, preexec_fn=end_with_parent)
         try:
             while process.poll() is None:
+                if is_orphan():
+                    raise Stopped(signal.SIGTERM, log.parents[1])
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(0.5)
                 if sys.stdout.isatty():
@@ -90,6 +95,8 @@ def train(words: Sequence[str], log: Path, name: str) -> tuple[int, str]:
             finally:
                 process.kill()
                 process.wait()
+            if is_orphan():
+                os._exit(128 + signal.SIGTERM)
             raise
         finally:
             err.seek(0)
@@ -102,6 +109,12 @@ def python_path() -> str:
     """Where another Python finds this package, and a person's own modules in the folder that they work in."""
     paths = [str(Path(__file__).parents[1]), os.getcwd(), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     return os.pathsep.join(dict.fromkeys(filter(None, paths)))
+
+
+def is_orphan() -> bool:
+    """Whether this is a worker of a launcher (joblib's) whose sweep was killed: it would go on to the next run."""
+    is_worker = multiprocessing.current_process().name != "MainProcess"
+    return is_worker and os.environ.get(SWEEP, "") != str(os.getppid())
 
 
 def end_with_parent() -> None:

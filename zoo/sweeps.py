@@ -6,6 +6,7 @@ A sweep's folder holds `sweep.json` (what was asked for, and the words and the e
 killed. Imports no torch: only the processes of the runs do.
 """
 
+import os
 import re
 import shlex
 import sys
@@ -29,7 +30,7 @@ from zoo.layout import one_line
 from zoo.search import REPEATS, Dimension, Point, dimensions, draw, grid, import_optuna, propose
 from zoo.signals import stop_signals
 from zoo.signatures import class_value
-from zoo.sweep_runs import RECORD, STOPPED, alone, job, python_path, read_json, read_record, write_json
+from zoo.sweep_runs import RECORD, STOPPED, SWEEP, alone, job, python_path, read_json, read_record, write_json
 from zoo.sweep_tables import write_tables
 
 FOLDER = Path("runs/multirun")
@@ -229,7 +230,7 @@ def launch(folder: Path, words: Sequence[str], numbers: Sequence[int]) -> None:
     quoted = str(folder).replace("'", "\\'")
     with launching([*words, f"hydra.sweep.dir='{quoted}'"]) as launcher:
         try:
-            with env_override({"PYTHONPATH": python_path()}):  # for launchers that start Python anew
+            with env_override({"PYTHONPATH": python_path(), SWEEP: str(os.getpid())}):  # for launchers' processes
                 ended = launcher.launch([[f"hydra.sweep.subdir={number}"] for number in numbers], numbers[0])
         except Exception as error:
             if not type(error).__module__.startswith(("submitit", "joblib")):
