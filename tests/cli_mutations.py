@@ -72,7 +72,9 @@ class Case(NamedTuple):
 
 
 def options() -> dict[str, list[str]]:
-    return {f.name: sorted(file.stem for file in f.glob("*.yaml")) for f in sorted(CONFIGS.iterdir()) if f.is_dir()}
+    """The options of each group; configs/hydra holds no group of ours."""
+    found = {f.name: sorted(file.stem for file in f.glob("*.yaml")) for f in sorted(CONFIGS.iterdir()) if f.is_dir()}
+    return {group: names for group, names in found.items() if names}
 
 
 def leaves(node: dict[str, Any], path: str = "") -> dict[str, Any]:
