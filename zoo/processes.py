@@ -126,22 +126,32 @@ def joined(trainer: Mapping[str, Any], folder: Path = Path()) -> Iterator[Path]:
 
     The group is ended here: left to Python's exit, a thread of it may still run then, and C++ aborts the process.
     """
-    here = place()
-    if here.world_size == 1:
-        yield folder
-        return
     import torch
     import torch.distributed as dist
 
     from zoo.devices import on_cuda
 
+    here = place()
+    if here.world_size == 1:
+        try:
+            yield folder
+        finally:
+            if dist.is_available() and dist.is_initialized():  # as trainer=fsdp has one, of one
+                dist.destroy_process_group()
+        return
     if "MASTER_ADDR" not in os.environ:
         address, port = slurm_address()
         os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": str(port)}
     os.environ |= {name.upper(): str(value) for name, value in asdict(here).items()}
     device = None
     if on_cuda(trainer):
-        device = torch.device("cuda", devices_of(options_here(trainer))[here.local_rank])
+        number, there = devices_of(options_here(trainer))[here.local_rank], torch.cuda.device_count()
+        if number >= there:
+            raise ZooError(
+                f"trainer.devices={trainer['devices']}: this machine has {there} CUDA device{'s' * (there > 1)}; say "
+                "trainer=gpu, or trainer.accelerator=cpu for processes on the CPU."
+            )
+        device = torch.device("cuda", number)
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device else "gloo", device_id=device)
     try:
