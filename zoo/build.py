@@ -27,6 +27,21 @@ MARKS = {"init": "needs_inputs", "scheduler": "multiplier"}
 TRUSTED_MODULES = ("zoo.schedules", "zoo.init")  # plain classes that hold numbers
 
 
+def is_plain(value: Any) -> bool:
+    """Whether a value is made of numbers, text, lists and mappings by name only, as a config is."""
+    if isinstance(value, dict):
+        return all(isinstance(name, str) and is_plain(item) for name, item in value.items())
+    return all(map(is_plain, value)) if isinstance(value, list | tuple) else isinstance(value, str | int | float | None)
+
+
+def is_config(config: Any) -> bool:
+    """Whether a stored config has what every run's has."""
+    if not isinstance(config, dict) or not isinstance(config.get("seed"), int):
+        return False
+    nodes: list[Any] = [config.get(name) for name in ("model", "task", "data", "trainer")]
+    return all(isinstance(node, dict) for node in nodes) and all(isinstance(n.get("_target_"), str) for n in nodes[:2])
+
+
 def targets(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Every (key, target) in a plain config, at any depth; a reference counts as one, since it can call resolvers."""
     if isinstance(config, str) and "${" in config:

@@ -14,6 +14,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from zoo.build import is_config, is_plain
 from zoo.errors import ZooError
 from zoo.logs import log_sizes
 from zoo.signals import Stopped
@@ -174,8 +175,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         part for part in ("config", "choices", "class_names", "preprocessing", "logs") if part not in checkpoint["zoo"]
     ]
     lacking += [part for part in ("state_dict",) if part not in checkpoint]
-    nodes = checkpoint["zoo"].get("config")
-    if lacking or not isinstance(nodes, dict) or not {"model", "data", "task", "trainer"} <= nodes.keys():
+    if lacking or not is_plain(checkpoint["zoo"]) or not is_config(checkpoint["zoo"]["config"]):
         raise ZooError(f"{path} is not a whole checkpoint of this zoo: its config or description is incomplete.")
     return checkpoint
 

@@ -195,6 +195,8 @@ def check_limit(trainer: dict[str, Any], stage: str, loader: Loader) -> None:
 
 def check_continued(config: dict[str, Any], checkpoint: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Refuse to continue with another config, or to a nearer end; returns what the checkpoint says of itself."""
+    if not {"epoch", "global_step", "engine", "loops", "callbacks", "optimizer_states"} <= checkpoint.keys():
+        raise ZooError(f"{folder}: its last checkpoint holds a network, but no state of training to continue from.")
     now, then = flatten(config), flatten(checkpoint["zoo"]["config"])
     for name in dict.fromkeys([*then, *now]):
         if not name.startswith(MAY_CHANGE) and now.get(name) != then.get(name):

@@ -41,7 +41,10 @@ def evaluate(
     quieten_lightning()
     path = find_checkpoint(ckpt_path)
     words = [word for word in overrides if word.startswith("trainer")]
-    trainer = override(read_checkpoint(path)["zoo"]["config"], words)["trainer"]
+    config = read_checkpoint(path)["zoo"]["config"]
+    if not trust:
+        refuse_untrusted(config, str(path))
+    trainer = override(config, words)["trainer"]
     with stop_signals():
         if count := to_start(trainer):
             settings = {"split": split, "trust": trust, "overrides": list(overrides)}
