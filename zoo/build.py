@@ -24,6 +24,11 @@ TRUSTED_BASES = (nn.Module, torch.optim.Optimizer, pl.LightningModule, pl.Lightn
 KINDS = {"model": nn.Module, "task": pl.LightningModule, "data": pl.LightningDataModule}
 KINDS |= {"optimizer": torch.optim.Optimizer}
 MARKS = {"init": "needs_inputs", "scheduler": "multiplier"}
+# what the keys of the harness hold in a stored config
+HARNESS: dict[str, Any] = dict.fromkeys(("model", "task", "data", "trainer", "optimizer", "scheduler", "init"), dict)
+HARNESS |= dict.fromkeys(("logger", "checkpoint", "early_stopping", "penalty", "swap", "transfer", "augment"), dict)
+HARNESS |= {"seed": int, "fast": bool, "weight_decay_on": str, "ema_decay": float | None}
+HARNESS |= {"train_examples": int | float | None}
 TRUSTED_MODULES = ("zoo.schedules", "zoo.init")  # plain classes that hold numbers
 
 
@@ -35,11 +40,11 @@ def is_plain(value: Any) -> bool:
 
 
 def is_config(config: Any) -> bool:
-    """Whether a stored config has what every run's has."""
-    if not isinstance(config, dict) or not isinstance(config.get("seed"), int):
+    """Whether a stored config has what every run's has; what older runs did not say may be absent."""
+    if not isinstance(config, dict) or not {"seed", "model", "task", "data", "trainer"} <= config.keys():
         return False
-    nodes: list[Any] = [config.get(name) for name in ("model", "task", "data", "trainer")]
-    return all(isinstance(node, dict) for node in nodes) and all(isinstance(n.get("_target_"), str) for n in nodes[:2])
+    kinds = all(isinstance(value, HARNESS.get(name, object)) for name, value in config.items())
+    return kinds and all(isinstance(config[node].get("_target_"), str) for node in ("model", "task"))
 
 
 def targets(config: Any, key: str = "") -> Iterator[tuple[str, str]]:

@@ -20,6 +20,8 @@ from zoo.logs import log_sizes
 from zoo.signals import Stopped
 
 FORMAT_VERSION = 1
+# what a checkpoint must hold to be evaluated
+PARTS = {"config": dict, "choices": dict, "class_names": list, "preprocessing": dict, "logs": dict, "state_dict": dict}
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 
 
@@ -171,11 +173,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ZooError(
             f"{path} has checkpoint format {version}; this version of the zoo reads format {FORMAT_VERSION}."
         )
-    lacking = [
-        part for part in ("config", "choices", "class_names", "preprocessing", "logs") if part not in checkpoint["zoo"]
-    ]
-    lacking += [part for part in ("state_dict",) if part not in checkpoint]
-    if lacking or not is_plain(checkpoint["zoo"]) or not is_config(checkpoint["zoo"]["config"]):
+    described = {**checkpoint["zoo"], "state_dict": checkpoint.get("state_dict")}
+    is_whole = all(isinstance(described.get(part), kind) for part, kind in PARTS.items())
+    is_whole = is_whole and all(isinstance(option, str) for option in described["choices"].values())
+    is_whole = is_whole and all(isinstance(size, int) for size in described["logs"].values())
+    if not is_whole or not is_plain(checkpoint["zoo"]) or not is_config(described["config"]):
         raise ZooError(f"{path} is not a whole checkpoint of this zoo: its config or description is incomplete.")
     return checkpoint
 
