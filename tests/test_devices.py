@@ -556,7 +556,8 @@ def alone() -> Iterator[None]:
     """A group of this one process, whose address Lightning leaves in the environment."""
     with patch.dict(os.environ):
         yield
-        dist.destroy_process_group()
+        if dist.is_initialized():  # of a run that ended with an error
+            dist.destroy_process_group()
 
 
 def test_a_sharded_run_is_the_plain_one(
