@@ -69,7 +69,7 @@ def network_of(model: dict[str, Any]) -> nn.Module:
 def config_of(kind: str) -> dict[str, Any]:
     task, model, pixels = KINDS[kind]
     trainer = {"accelerator": "cpu", "log_every_n_steps": 50}
-    return {"seed": 0, "data": DATA | pixels, "task": task, "model": model, "trainer": trainer}
+    return {"seed": 0, "fast": False, "data": DATA | pixels, "task": task, "model": model, "trainer": trainer}
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ def test_trains_each_seed_once_and_writes_the_results(place: Path) -> None:
     assert entry["std"] == pytest.approx(0.01)  # of the sample: n - 1
     assert entry["largest_difference"] == 0
     assert [run["scores"]["test/accuracy"] for run in entry["runs"]] == [0.9, 0.91, 0.92]
-    assert all(run["seconds"] > 0 and run["about"]["commit"] == "abc" for run in entry["runs"])
+    assert all(run["seconds"] >= 0 and run["about"]["commit"] == "abc" for run in entry["runs"])
     assert (place / "RESULTS.md").read_text() == results_table(read_results(place / "results.json"))
     assert prove.main([]) == 0
     assert len(calls(place)) == 3  # what is finished is not run again
@@ -325,7 +325,7 @@ def test_what_a_call_took_is_stored_of_the_one_that_trained_most(place: Path) ->
     (took,) = json.loads((place / "first.json").read_text())["calls"].items()
     assert took[0] == "zoo prove seeds=2"
     assert took[1]["trained"] == took[1]["runs"] == 2
-    assert took[1]["seconds"] > 0
+    assert took[1]["seconds"] >= 0
 
 
 STOPPED = """
@@ -373,7 +373,7 @@ def test_a_signal_ends_the_children_and_says_how_to_go_on(tmp_path: Path, signum
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signum)
-    errors = process.communicate(timeout=30)[1]
+    errors = process.communicate(timeout=120)[1]
     assert process.returncode == code, errors
     assert "what was begun is continued: python -m zoo prove jobs=2" in errors
     assert "Traceback" not in errors
