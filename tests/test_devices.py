@@ -553,9 +553,11 @@ def test_a_run_without_enough_memory_ends_with_advice(tmp_path: Path) -> None:
 
 @pytest.fixture
 def alone() -> Iterator[None]:
-    """A group of this one process, whose address Lightning leaves in the environment."""
+    """A group of this one process, for which Lightning sets environment variables and the number of threads."""
+    threads = torch.get_num_threads()
     with patch.dict(os.environ):
         yield
+        torch.set_num_threads(threads)
         if dist.is_initialized():  # of a run that ended with an error
             dist.destroy_process_group()
 
