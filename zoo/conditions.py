@@ -120,9 +120,10 @@ def check_facts(config: dict[str, Any], data: Any) -> None:
     for fact, advice in getattr(get_class(config["task"]["_target_"]), "needs", {}).items():
         if not data.facts.get(fact):
             raise ZooError(f"data.{fact} is missing: {advice}.")
-    given, there = config["model"].get("in_channels"), data.facts.get("channels")
-    if None not in (given, there) and given != there:
-        raise ZooError(f"model.in_channels={given}: must be {there}, the number of channels in the data")
+    for name, fact in (("in_channels", "channels"), ("image_size", "image_size"), ("in_features", "num_features")):
+        given, there = config["model"].get(name), data.facts.get(fact)
+        if None not in (given, there) and given != there:
+            raise ZooError(f"model.{name}={given}: must be {there}, which is data.{fact}")
     for name in ("num_classes", "num_tokens", "num_source_tokens", "num_target_tokens"):
         given, there = config["model"].get(name), data.facts.get(name)
         if given is not None and there is not None and given < there:
