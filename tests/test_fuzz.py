@@ -48,7 +48,9 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path_factory.mktemp("fuzz"))
     monkeypatch.setattr(pl.Trainer, "fit", fit)
     limits = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (12 * 2**30, limits[1]))  # of addresses, of which torch takes some 4 GiB
+    if (statm := Path("/proc/self/statm")).exists():
+        taken = int(statm.read_text().split()[0]) * resource.getpagesize()  # of addresses
+        resource.setrlimit(resource.RLIMIT_AS, (taken + 8 * 2**30, limits[1]))
     yield
     resource.setrlimit(resource.RLIMIT_AS, limits)
 
