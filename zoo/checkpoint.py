@@ -25,6 +25,10 @@ PARTS = {"config": dict, "choices": dict, "class_names": list, "preprocessing": 
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 
 
+class OtherFormat(ZooError):
+    """A checkpoint of another version of the zoo."""
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes aside in the same folder, syncs, then renames: a reader sees the old file or the new one, never a part.
 
@@ -170,8 +174,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ZooError(f"{path} is not a checkpoint of this zoo: it has no `zoo` entry with config and version.")
     version = checkpoint["zoo"].get("format_version")
     if version != FORMAT_VERSION:
-        raise ZooError(
-            f"{path} has checkpoint format {version}; this version of the zoo reads format {FORMAT_VERSION}."
+        other = "a newer" if isinstance(version, int) and version > FORMAT_VERSION else "another"
+        raise OtherFormat(
+            f"{path} has checkpoint format {version}; this version of the zoo reads format {FORMAT_VERSION}.\n"
+            f"Read it with {other} version of the zoo, such as the one that wrote it."
         )
     described = {**checkpoint["zoo"], "state_dict": checkpoint.get("state_dict")}
     is_whole = all(isinstance(described.get(part), kind) for part, kind in PARTS.items())
@@ -217,6 +223,8 @@ def find_whole(folder: Path, names: Sequence[str]) -> Path | None:
     for path in paths:
         try:
             keeps_best = read_checkpoint(path)["zoo"]["config"].get("checkpoint", {}).get("keep_best", True)
+        except OtherFormat:
+            raise  # it is whole: an older checkpoint must not take its place
         except ZooError as error:
             problems.append(str(error).splitlines()[0])
             continue

@@ -75,6 +75,8 @@ _OBSTACLES = {
     errno.EROFS: "choose a folder that can be written, with run_dir=…",
     errno.EACCES: "change its permissions or choose another folder",
     errno.EPERM: "change its permissions or choose another folder",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.EISDIR), "move what is in the way, or choose another name"),
 }
 _DEVICE = ("accelerator", "devices", "strategy")  # what resume= takes of a trainer=option
 
@@ -274,6 +276,10 @@ def _resume(overrides: list[str]) -> int:
         from zoo.sweeps import resume as resume_sweep
 
         return resume_sweep(folder, overrides)
+    if not (folder / "config.yaml").exists() and any(folder.glob("checkpoints/*.ckpt")):
+        from zoo.run import restore_config
+
+        restore_config(folder)
     if not (folder / "config.yaml").exists():
         lack = "is no run folder: it has no config.yaml" if folder.is_dir() else "there is no such folder"
         raise ZooError(f"resume={folder}: {lack}. A run folder is called like runs/lenet5-digits/2026-01-31_12-00-00.")

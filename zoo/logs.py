@@ -7,6 +7,7 @@ from typing import Any
 
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 
+from zoo.errors import ZooError
 from zoo.processes import is_first_process
 
 METRICS = "metrics.csv"
@@ -19,6 +20,9 @@ class MetricsCSV(Logger):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.path = folder / METRICS if is_first_process() else Path(os.devnull)
+        self.open()
+
+    def open(self) -> None:
         is_new = not self.path.exists() or self.path.stat().st_size == 0
         self.file = self.path.open("a", newline="", encoding="utf-8")
         self.writer = csv.writer(self.file, lineterminator="\n")
@@ -38,6 +42,15 @@ class MetricsCSV(Logger):
         """Nothing to do: config.yaml holds them."""
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        if not self.path.exists():  # removed while the run goes on
+            if not self.path.parent.is_dir():
+                raise ZooError(
+                    f"{self.path.parent} is gone: it was moved or removed while the run trained in it.\n"
+                    "Training was stopped. Where it lies now, it can be continued with resume=…"
+                )
+            print(f"{self.path} is gone, and the steps in it: a new one begins.")
+            self.file.close()
+            self.open()
         epoch = int(metrics.get("epoch", 0))
         self.writer.writerows([step, epoch, name, repr(value)] for name, value in metrics.items() if name != "epoch")
         self.file.flush()

@@ -20,7 +20,16 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from zoo.build import build, refuse_untrusted
-from zoo.checkpoint import LAST, PREVIOUS, AtomicCheckpointIO, Checkpoints, find_checkpoint, find_whole, read_checkpoint
+from zoo.checkpoint import (
+    BEST,
+    LAST,
+    PREVIOUS,
+    AtomicCheckpointIO,
+    Checkpoints,
+    find_checkpoint,
+    find_whole,
+    read_checkpoint,
+)
 from zoo.conditions import check_continued, check_facts, check_known, check_ranges, check_reads, check_sizes
 from zoo.devices import (
     Placing,
@@ -352,6 +361,15 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or not parts <= config.keys():
         raise ZooError(f"{path} is damaged: it no longer holds the config of a run. Start a new run.")
     return config
+
+
+def restore_config(folder: Path) -> None:
+    """Write the config.yaml that a run has lost: its checkpoints hold it."""
+    checkpoint = find_whole(folder, (LAST, PREVIOUS, BEST))
+    assert checkpoint is not None
+    config = read_checkpoint(checkpoint)["zoo"]["config"]
+    write_whole(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    print(f"{folder / 'config.yaml'} was gone: written again from {checkpoint.name}.")
 
 
 def read_choices(path: Path) -> dict[str, str]:
