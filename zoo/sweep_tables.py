@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shlex
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -66,7 +67,7 @@ def write_tables(folder: Path, record: Json) -> list[str]:
     head = [
         "# Sweep",
         "",
-        f"`{' '.join(record['command'])}`",
+        f"`{shlex.join(record['command'])}`",
         "",
         f"{done} of {len(record['runs'])} runs done. {monitor}: {better} is better; where a point was run with several "
         "seeds or folds: mean ± sample standard deviation.",
