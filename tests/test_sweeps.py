@@ -308,7 +308,8 @@ def test_kill_9_of_a_sweep(monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captur
     """Its run stops too; the sweep goes on with one command, and ends as one that was left alone, bit for bit."""
     words = [word for word in TINY if "max_steps" not in word]
     words += ["trainer.max_epochs=60", "trainer.limit_train_batches=4", "seed=0,1"]
-    started = subprocess.Popen([sys.executable, ROOT / "train.py", "-m", *words, "hydra.sweep.dir=sweep"])
+    command = [sys.executable, ROOT / "train.py", "-m", *words, "hydra.sweep.dir=sweep"]
+    started = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})  # as many as here
     checkpoint, until = Path("sweep/0/checkpoints/last.ckpt"), time.monotonic() + 300
     while not checkpoint.exists() and started.poll() is None and time.monotonic() < until:
         time.sleep(0.02)
