@@ -26,6 +26,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import zoo.evaluation
+import zoo.launching
+import zoo.run
 from zoo import cli
 from zoo.checks import known_keys
 
@@ -47,6 +50,8 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
     monkeypatch.chdir(tmp_path_factory.mktemp("fuzz"))
     monkeypatch.setattr(pl.Trainer, "fit", fit)
+    for place in (zoo.launching, zoo.run, zoo.evaluation):  # where several processes are started
+        monkeypatch.setattr(place, "launch", fit)
     limits = resource.getrlimit(resource.RLIMIT_AS)
     if (statm := Path("/proc/self/statm")).exists():
         taken = int(statm.read_text().split()[0]) * resource.getpagesize()  # of addresses
