@@ -265,7 +265,7 @@ def test_text_of_any_kind(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_moved_run_is_continued_evaluated_inspected_and_sampled(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["model=vae", "model.hidden=[8]", "model.latent=2", "train_examples=64", "data.batch_size=32"]
+    words = ["model=vae", "model.hidden=[8]", "model.latent_size=2", "train_examples=64", "data.batch_size=32"]
     words += ["trainer.limit_test_batches=1", "trainer.limit_val_batches=1"]
     assert train(*words, *SHORT, "trainer.max_epochs=1", "run_dir=here/run") == 0
     Path("else where").mkdir()
