@@ -156,6 +156,15 @@ WRONG = {
     "model._target_=zoo.models.lenet.LeNet6": "zoo.models.lenet has no LeNet6",
     "model._target_=torch.nn.Linear": "torch.nn.Linear needs in_features",
     "model._target_=Net": "no module and name",
+    "model._target_=os.system": "this is of Python's standard library",
+    "init._target_=builtins.exec": "this is of Python's standard library",
+    "trainer.profiler={_target_: os.system, command: x}": "must be a name",
+    "trainer.devices=0": "from 1 to 4096, or -1",
+    "seed=" + "9" * 5000: "the value cannot be read",
+    "data.mean=" + "[" * 21 + "]" * 21: "more than 20 brackets inside each other",
+    "early_stopping=[]": "Cannot merge DictConfig with ListConfig.",
+    "init._target_=${..}": "extraneous input",
+    "~optimizer.lr=7": "optimizer.lr is 0.005. Did you mean ~optimizer.lr?",
 }
 
 
@@ -165,6 +174,13 @@ def test_wrong_argument(argument: str, part: str) -> None:
     assert sentence is not None
     assert sentence.startswith(argument)
     assert part in sentence, sentence
+
+
+def test_a_key_of_another_option_is_no_slip_of_the_pen() -> None:
+    sentence = refusal("task.beta=4")
+    assert sentence is not None
+    assert "Other options have it: task=vae." in sentence
+    assert suggestion(sentence) is None  # not optimizer.betas
 
 
 @pytest.mark.parametrize("line", [["model=mlp", "model=lenet5"], ["run_dir=a", "run_dir=b"], ["resume=a", "resume=a"]])

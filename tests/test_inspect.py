@@ -491,6 +491,7 @@ def test_networks_that_make_pictures(words: list[str], left_out: list[str], tmp_
         (["model=lenet5", "n=0"], "n=0: must be a whole number, at least 1."),
         (["model=lenet5", "n="], "n=: give n a value"),
         (["model=lenet5", "seed=-1"], "seed=-1: must be a whole number"),
+        (["model=lenet5", "n=²"], "n=²: must be a whole number"),
         (["ckpt_path=x", "trust=yes"], "trust=yes: must be true or false"),
         ([str(Path(__file__).parent)], "Did you mean ckpt_path="),
         (["model=mlp", "data=synthetic", "data.kind=regression"], "class_names is missing"),

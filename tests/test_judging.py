@@ -110,6 +110,14 @@ def test_the_numbers_are_those_of_the_classifiers_features(runs: dict[str, Path]
     assert (record["real_pictures"], record["n"], record["seeds"]) == (64, 45, [3, 4])
 
 
+def test_a_baseline_of_fewer_pictures_is_said(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judged(tmp_path / "out", f"ckpt_path={runs['cvae']}", f"features={runs['lenet5']}", "n=101")
+    said = "note: the baseline `training` is of all 100 training pictures: there are no 101."
+    assert said in capsys.readouterr().out
+
+
 def test_what_is_written_and_printed_names_the_classifier(
     runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,6 +131,7 @@ def test_what_is_written_and_printed_names_the_classifier(
     assert f"\nfrechet_distance {value['mean']:.4g} ± {value['std']:.2g}\n" in printed
     assert "warning: 30 pictures are few for the covariance of 84 features" in printed
     assert "class_as_asked" not in record["samples"]  # no class was asked for
+    assert "the baseline `training`" not in printed
     assert "FID" not in json.dumps(record)
     assert (tmp_path / "out" / "nearest_neighbours.png").read_bytes().startswith(b"\x89PNG")
     assert list(record["baselines"]) == ["training", "uniform_noise", "pixel_gaussian", "pca_gaussian"]

@@ -339,6 +339,7 @@ def test_a_film_ends_in_the_sample(kind: str, frames: int, run, capsys) -> None:
             *("gan", ["n=1", "out=/proc/x.png"], "out=/proc/x: no file can be made there; choose another folder."),
             marks=pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's"),
         ),
+        ("gan", ["n=1", "out=foo.jpg"], "out=foo.jpg: pictures are written as .png, beside arrays as .npz; leave the"),
         ("cvae", ["class=1,,2"], "class=: there is no such class; there are 0 to"),
         ("gan", ["class=1"], "class=1: this network was not told classes"),
         ("cgan", ["class=3"], "class=3: there is no such class; there are 0 to 2."),

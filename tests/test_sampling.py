@@ -193,6 +193,8 @@ def test_an_answer_is_decoded_greedily_or_with_a_beam(kind: str, prompt: str, be
         ("text", ["top_p=1.5"], "top_p=1.5: must be above 0 and at most 1"),
         ("text", ["top_k=0"], "top_k=0: must be a whole number, at least 1"),
         ("text", ["trust=yes"], "trust=yes: must be true or false"),
+        ("pairs", ["prompt=a", "beam=100000"], "beam=100000: must be at most 1000."),
+        ("text", ["length=1000001"], "length=1000001: must be at most 1000000."),
     ],
 )
 def test_a_mistake_gets_a_sentence(kind: str, words: list[str], sentence: str, checkpoint, capsys) -> None:

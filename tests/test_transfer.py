@@ -14,6 +14,7 @@ from zoo.errors import ZooError
 from zoo.evaluation import evaluate_checkpoint
 from zoo.models.inception_v3 import InceptionV3
 from zoo.models.lenet import LeNet5
+from zoo.models.mlp import MLP
 from zoo.models.resnet import ResNet
 from zoo.models.vgg import VGG
 from zoo.run import resume
@@ -108,6 +109,21 @@ def test_a_file_of_something_else_and_another_network_are_refused(tmp_path: Path
     torch.save(LeNet5(in_channels=3).state_dict(), tmp_path / "colour.pt")
     with pytest.raises(ZooError, match=r"features.0.weight is 6×3×5×5 in it and 6×1×5×5 in the network"):
         put_weights(LeNet5(), read_weights(str(tmp_path / "colour.pt"), "lenet5"))
+
+
+def test_of_a_run_with_other_sizes_its_sizes_are_told(small_run) -> None:
+    folder, _ = small_run("model=mlp", "model.hidden=[8,4]", "trainer.max_epochs=1")
+    with pytest.raises(ZooError, match=r"\nThat run has model\.hidden=\[8, 4\], model\.activation=relu"):
+        put_weights(MLP(in_features=784, num_classes=10), read_weights(str(folder), "mlp"))
+
+
+def test_a_flipped_bit_of_weights_is_told(tmp_path: Path) -> None:
+    torch.save(resnet().state_dict(), tmp_path / "weights.pth")
+    content = bytearray((tmp_path / "weights.pth").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "weights.pth").write_bytes(content)
+    with pytest.raises(ZooError, match="its checksums are wrong"):
+        read_weights(str(tmp_path / "weights.pth"), "resnet18")
 
 
 def test_torchvision_has_no_weights_for_every_model() -> None:

@@ -106,7 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         code, sentence = told
         if sentence and (code < 128 or is_first_process()):
-            print("\n".join(sentence.splitlines()[:3]), file=sys.stderr)
+            lines = [line if len(line) < 2000 else f"{line[:900]} … {line[-900:]}" for line in sentence.splitlines()]
+            print("\n".join(lines[:3]), file=sys.stderr)
         return code
     finally:  # Ctrl-C from here on: no traceback of what Python does at its exit
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)

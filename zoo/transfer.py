@@ -165,7 +165,7 @@ def put_weights(network: nn.Module, weights: Weights, *, class_names: Sequence[s
         sizes = [
             f"model.{name}={weights.model[name]}"
             for name in inspect.signature(type(network)).parameters
-            if name in weights.model and name not in ("in_channels", "num_classes", "image_size")
+            if name in weights.model and name not in ("in_channels", "in_features", "image_size", "num_classes")
         ]
         own_sizes = f"\nThat run has {', '.join(sizes)}: give the same." if sizes else ""
         raise ZooError(
