@@ -32,11 +32,12 @@ VERBS = {
     "sample": "let a trained network write or make pictures: zoo sample ckpt_path=… prompt=… or n=…",
     "judge": "let a classifier judge what a generator makes: zoo judge ckpt_path=… features=…",
     "lr": "which learning rate: the range test: zoo lr model=… data=…",
+    "report": "all runs on one page for a browser: zoo report [folder]",
     "prove": "train experiments and compare them with what they promise: zoo prove [pattern]",
 }
 # verbs that read their own words; the module's docstring is the help
 MODULES = {"list": "zoo.listing", "inspect": "zoo.inspection", "sample": "zoo.sampling", "judge": "zoo.judging"}
-MODULES |= {"prove": "zoo.prove", "lr": "zoo.lr_range"}
+MODULES |= {"prove": "zoo.prove", "lr": "zoo.lr_range", "report": "zoo.run_pages"}
 EXAMPLES = {
     "train": """\
 python train.py                                              LeNet-5 on real digits
