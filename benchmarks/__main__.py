@@ -45,14 +45,15 @@ def main(words: Sequence[str]) -> None:
     from zoo.report import quieten_lightning
 
     quieten_lightning()
+    there = circumstances(options)
+    there["busy"] = is_busy(there)
+    if there["busy"]:
+        print(f"The machine is busy (load average {there['load_average']}): times will not be right.", flush=True)
     for name in chosen or PARTS:
         if name == "page":
             continue
-        about = circumstances(options)
-        about["busy"] = is_busy(about)
+        about = {**there, "date": time.strftime("%Y-%m-%d %H:%M:%S")}
         print(f"{name}: {PARTS[name]}", flush=True)
-        if about["busy"]:
-            print(f"  The machine is busy (load average {about['load_average']}): times will not be right.", flush=True)
         start = time.perf_counter()
         part = import_module(f"benchmarks.{name}").measure(options)
         about["seconds"] = round(time.perf_counter() - start)

@@ -78,7 +78,8 @@ class Part:
 
 
 def circumstances(options: Options) -> dict[str, Any]:
-    """Machine, versions, commit, date and how busy the machine is."""
+    """Machine, versions, commit and how busy the machine is; asked before the first part, as parts load it and write
+    into the checkout."""
     from zoo.report import versions
 
     model = platform.processor() or platform.machine()
@@ -93,7 +94,6 @@ def circumstances(options: Options) -> dict[str, Any]:
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "versions": versions(),
         "commit": commit.stdout.strip() or None,
-        "date": time.strftime("%Y-%m-%d %H:%M:%S"),
         "load_average": round(os.getloadavg()[0], 2),
         "rounds": options.rounds,
     }
