@@ -8,7 +8,7 @@ from conftest import compose_config
 from torch import nn
 
 from zoo.build import build
-from zoo.conditions import check_facts, check_ranges, check_reads
+from zoo.conditions import check_facts, check_ranges, check_reads, check_scored
 from zoo.errors import ZooError
 from zoo.network import construct
 from zoo.report import to_plain
@@ -91,7 +91,7 @@ def test_a_network_is_of_the_sizes_of_its_data(words: list[str], said: str) -> N
 
 
 def test_maps_of_one_pixel_have_no_variance() -> None:
-    words = ["model=inception_v3", "data=synthetic", "data.image_size=32", "model.width=0.0625"]
+    words = ["model=inception_v3", "data=synthetic", "data.num_classes=10", "data.image_size=32", "model.width=0.0625"]
     with pytest.raises(ZooError, match=r"swap\.norm=instance: must be another for this network and these sizes"):
         reads(*words, "swap.norm=instance")
     reads(*words, "swap.norm=instance", "model.aux_heads=false")  # with the head its only ones
@@ -127,3 +127,25 @@ def test_a_generator_that_learns_less_than_once_an_epoch_is_said(
     reads("model=mlp_gan", "train_examples=40", "data.batch_size=20", f"task.n_critic={steps}")
     said = "note: task.n_critic=3: the generator steps once in 3 batches, and an epoch has 2.\n"
     assert capsys.readouterr().err == (said if steps == 3 else "")
+
+
+@pytest.mark.parametrize(
+    ("words", "least"),
+    [
+        (["model=mlp", "task=regression", "data.kind=regression", "data.num_features=16", "data.image_size=null"], 2),
+        (["model=gan", "data.mean=[0.5]", "data.std=[0.5]"], 2),
+        (["model=lenet5"], 1),
+    ],
+)
+def test_a_split_that_cannot_be_scored_is_refused(words: list[str], least: int) -> None:
+    classes = 1 if "task=regression" in words else 10
+    config = config_of(*words, "data=synthetic", f"data.num_classes={classes}", "data.test_size=1")
+    data = build(config["data"], "data")()
+    data.setup("fit")
+    task = make_task(config, construct(config), data)
+    check_scored(task, data, "val")
+    if least == 1:
+        check_scored(task, data, "test")
+    else:
+        with pytest.raises(ZooError, match=rf"The test split has 1 example: must have at least {least}"):
+            check_scored(task, data, "test")

@@ -129,17 +129,19 @@ def _told(error: BaseException) -> tuple[int, str] | None:
         return 128 + signum, f"Stopped.{command}"
     if isinstance(error, OSError) and error.errno in _OBSTACLES:
         return 2, f"{error.filename or 'writing'}: {(error.strerror or '').lower()}; {_OBSTACLES[error.errno]}."
-    if (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "t allocate memory" in str(error)
-    ):
+    if isinstance(error, MemoryError) or ("torch" in sys.modules and _is_out_of_memory(error)):
         return 2, "There is not enough memory: lower data.batch_size, and data.eval_batch_size for an evaluation."
     if isinstance(error, ValueError) and re.match(r"[\w.]+=.*: must ", str(error)):  # the form of our own
         return 2, str(error)
     from hydra.errors import HydraException
 
     return (2, " ".join(str(error).split())[:300]) if isinstance(error, HydraException) else None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    from zoo.memory import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def _run(words: list[str]) -> int:

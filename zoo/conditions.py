@@ -149,6 +149,15 @@ def check_sizes(network: nn.Module, data: Any, trainer: dict[str, Any]) -> None:
             check_limit(trainer, split, data.loader(split, training=split == "train"))
 
 
+def check_scored(task: Task, data: Any, split: str) -> None:
+    """Refuse a split of fewer examples than its scores can be computed from."""
+    if data.size(split) < task.fewest:
+        raise ZooError(
+            f"The {split} split has {data.size(split)} example: must have at least {task.fewest}, as "
+            f"{type(task).__name__} compares examples; give more data."
+        )
+
+
 def check_reads(task: Task, data: Any, choices: Mapping[str, str], split: str = "train") -> Summary:
     """What the task's network is made of; refuses data of which it cannot read an example."""
     inputs = first_example(task, data, split)

@@ -11,7 +11,7 @@ from torch import nn
 
 from zoo.build import build, refuse_untrusted
 from zoo.checkpoint import find_checkpoint, read_checkpoint
-from zoo.conditions import check_limit, check_precision, check_reads
+from zoo.conditions import check_limit, check_precision, check_reads, check_scored
 from zoo.devices import choose_arithmetic, make_fast
 from zoo.errors import ZooError
 from zoo.fitting import check_task
@@ -80,6 +80,7 @@ def evaluate_checkpoint(
     task = make_task(config, network, data)
     if overrides:
         check_reads(task, data, choices, split)
+    check_scored(task, data, split)
     load_weights(task.network, checkpoint["state_dict"], path)
     task.split = split
     choose_arithmetic(config)

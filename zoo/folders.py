@@ -19,7 +19,7 @@ RUN_DIR = "ZOO_RUN_DIR"  # set while a process holds a run's folder: the process
 # What may change when a run is continued: how long it trains, on what, what it logs, and where its data lie.
 MAY_CHANGE = (
     *("trainer.max_epochs", "trainer.max_steps", "trainer.accelerator", "trainer.devices", "trainer.strategy"),
-    *("trainer.num_nodes", "logger", "data.root", "data.path"),
+    *("trainer.num_nodes", "trainer.data_on_device", "logger", "data.root", "data.path"),
 )
 _LOCK = ".lock"
 

@@ -30,7 +30,15 @@ from zoo.checkpoint import (
     find_whole,
     read_checkpoint,
 )
-from zoo.conditions import check_continued, check_facts, check_known, check_ranges, check_reads, check_sizes
+from zoo.conditions import (
+    check_continued,
+    check_facts,
+    check_known,
+    check_ranges,
+    check_reads,
+    check_scored,
+    check_sizes,
+)
 from zoo.devices import (
     Placing,
     check_device,
@@ -266,6 +274,8 @@ def run(
     description["versions"] = versions()
     task = make_task(config, network, data, optimization)
     summary = check_reads(task, data, choices)
+    for split in data.splits:
+        check_scored(task, data, split)
     checkpoints = Checkpoints(
         folder,
         description,

@@ -3,7 +3,7 @@
 D. P. Kingma, M. Welling, "Auto-encoding variational Bayes", ICLR 2014, 1312.6114; the condition: K. Sohn, X. Yan,
 H. Lee, "Learning structured output representation using deep conditional generative models", NIPS 2015.
 
-`VAE` with one hidden layer of 500 tanh units, all parameters from N(0, .01) (read as standard deviation) is the
+`VAE` with one hidden layer of 500 tanh units, all parameters from N(0, .01), which is a variance, is the
 paper's network for digits; with one of 400 ReLU units, 20 latents and PyTorch's initial weights the one of PyTorch's
 examples; `hidden=[200, 200]`, `latent_size=50`, tanh that of Burda et al. 2016, 1509.00519, with one stochastic layer.
 `ConvVAE` is ours: 4×4 convolutions of stride 2 and their mirror image, without normalisation, PyTorch's initial

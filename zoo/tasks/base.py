@@ -44,6 +44,7 @@ class Task(pl.LightningModule):
     monitor: str = "val/loss"
     mode: Literal["min", "max"] = "min"
     needs: ClassVar[dict[str, str]] = {}  # facts the data must have, each with what to do where it has not
+    fewest: ClassVar[int] = 1  # examples of a split that its scores can be computed from
 
     def __init__(
         self,

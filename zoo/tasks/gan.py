@@ -68,6 +68,7 @@ class Gan(Generative):
 
     network: Any  # whose two parts are called one by one
     monitor = "val/sliced_wasserstein"
+    fewest: ClassVar[int] = 2  # spread divides by the variance of the pictures
     needs: ClassVar[dict[str, str]] = {
         "image_size": "a GAN makes pictures, and these data are none: choose data=digits, or another task"
     }

@@ -1,6 +1,6 @@
 """Regression: one or more real numbers for every example."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ class Regression(Task):
 
     monitor = "val/r2"
     mode: Literal["min", "max"] = "max"
+    fewest: ClassVar[int] = 2  # r2 divides by the variance of the targets
 
     def __init__(
         self,
