@@ -176,7 +176,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:You have overridden .transfer_ba
 def test_a_run_shows_its_input_and_its_worst_predictions(margin: int, count: int, tmp_path: Path) -> None:
     pictures, task, events = a_run(tmp_path, margin=margin, count=count)
     steps = {name: [event.step for event in events.Images(name)] for name in events.Tags()["images"]}
-    assert steps == {"input": [0], "worst": [2, 4, 6], "classes": [2, 4, 6], "confusion": [2, 4, 6]}
+    drawn_at = {"input": [0], "worst": [2, 4, 6], "classes": [2, 4, 6], "confusion": [2, 4, 6]}
+    assert steps == {f"visual/{name}": at for name, at in drawn_at.items()}
     assert torch.equal(pictures.matrix, task.split_metrics["pixels"].confmat)
     drawn = shown(pictures.figures["input"])
     assert {image.shape for image in drawn} == {(8 - 2 * margin, 8 - 2 * margin, 3)}, "of the image what has a mask"

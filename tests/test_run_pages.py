@@ -108,8 +108,8 @@ def test_pictures_are_the_last_of_each_name_and_those_of_the_folder(run: Path, p
     Image.new("RGB", (3000, 20), "red").save(run / "samples" / "grid.png")
     data = page()
     told = {picture["tag"]: picture for picture in data["runs"][0]["pictures"]}
-    assert told.keys() == {"input", "confusion", "mistakes", "filters", "grid"}
-    assert told["confusion"]["caption"] == "step 16"
+    assert told.keys() == {"visual/input", "visual/confusion", "visual/mistakes", "visual/filters", "grid"}
+    assert told["visual/confusion"]["caption"] == "step 16"
     assert told["grid"]["caption"] == "samples/grid.png"
     assert data["sizes"][told["grid"]["image"]] == [760, 5]
     assert data["images"][told["grid"]["image"]].startswith("data:image/webp;base64,")

@@ -35,6 +35,8 @@ class Writer:
 
     def add_image(self, name: str, image: Tensor, step: int) -> None:
         assert image.dtype == torch.uint8
+        assert name.startswith("visual/")  # TensorBoard's section of pictures
+        name = name.removeprefix("visual/")
         self.written.append((name, step))
 
     def add_text(self, name: str, text: str, step: int) -> None:

@@ -5,10 +5,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 
 from zoo.errors import ZooError
 from zoo.processes import is_first_process
+from zoo.signatures import class_value
 
 METRICS = "metrics.csv"
 HEADER = ["step", "epoch", "name", "value"]
@@ -60,19 +62,56 @@ class MetricsCSV(Logger):
 
 
 class TensorBoard(TensorBoardLogger):
-    """TensorBoard events directly in the run folder, without the hparams.yaml that config.yaml makes superfluous."""
+    """TensorBoard events directly in the run folder, arranged for a person who looks at them.
+
+    TensorBoard makes a section of all names with the same beginning, in the order of the alphabet, and opens the first
+    two. `lr` and `grad_norm` therefore stand under `train/`, the epoch, a straight line, is left out, and pictures are
+    called `visual/…`: while a run trains, its curves come first. Its tab of custom scalars has each number of training
+    and validation in one chart.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(save_dir=folder, name="", version="", default_hp_metric=False)
-
-        self.epoch_at = -1  # the last step whose epoch was logged: training and validation both end there
+        self.of_training: list[str] = []  # names without `train/`
+        events = folder.glob("events.out.tfevents.*")  # of a run that is continued
+        self.laid_out = any(b"custom_scalars" in file.read_bytes() for file in events)
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        if step == self.epoch_at:
-            metrics = {name: value for name, value in metrics.items() if name != "epoch"}
-        elif "epoch" in metrics and step is not None:
-            self.epoch_at = step
-        super().log_metrics(metrics, step)
+        named = {name if "/" in name else f"train/{name}": value for name, value in metrics.items() if name != "epoch"}
+        super().log_metrics(named, step)
+        if "val/loss" in named and not self.laid_out:
+            both = [name for name in self.of_training if f"val/{name}" in named]
+            charts = {name: ["Multiline", [f"^train/{name}$", f"^val/{name}$"]] for name in both}
+            if charts:
+                self.laid_out = True
+                self.experiment.add_custom_scalars({"training and validation": charts})
+        elif not self.laid_out:
+            self.of_training = [name.removeprefix("train/") for name in named if name.startswith("train/")]
+
+    def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
+        """A line of TensorBoard's table of runs: what was chosen, and of the scores the loss and the task's own.
+
+        A score of the end is a chart of one dot, and the section `test` is the first: more of them would hide the
+        curves. All scores stand in scores.json. Without the description of an experiment, of which TensorBoard would
+        read one run's for all, it shows the keys of all runs, those that differ first.
+        """
+        from torch.utils.tensorboard.summary import hparams
+
+        shown = ("loss", self.judged_by())
+        metrics = {name: value for name, value in metrics.items() if name.partition("/")[2] in shown}
+        self.log_metrics(metrics, step)
+        words = {name: str(value).lower() if isinstance(value, bool) else value for name, value in params.items()}
+        writer = self.experiment._get_file_writer()
+        for summary in hparams(words, metrics)[1:]:
+            writer.add_summary(summary, step)
+
+    def judged_by(self) -> str:
+        """What the run's task watches on validation, without `val/`."""
+        try:
+            config = yaml.safe_load((Path(self.save_dir) / "config.yaml").read_text(encoding="utf-8"))
+            return str(class_value(config["task"]["_target_"], "monitor")).removeprefix("val/")
+        except (OSError, yaml.YAMLError, KeyError, TypeError):  # moved away while the run went on
+            return ""
 
     def save(self) -> None:
         self.experiment.flush()

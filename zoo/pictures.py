@@ -272,7 +272,7 @@ class Pictures(pl.Callback):
     def _write(self, trainer: pl.Trainer, task: Any, figures: Mapping[str, Figure]) -> None:
         for writer in writers(trainer):
             for name, figure in figures.items():
-                writer.add_image(name, as_image(figure), task.engine.step_count)
+                writer.add_image(f"visual/{name}", as_image(figure), task.engine.step_count)
 
     def on_train_start(self, trainer: pl.Trainer, task: Any) -> None:
         loader = trainer.train_dataloader

@@ -3,7 +3,7 @@
 const DATA = JSON.parse(byId("data").textContent);
 const RUNS = DATA.runs;
 const MOST = 8, FIRST_ROWS = 100, FIRST_PANELS = 6;
-const view = { sort: "started", down: true, rows: FIRST_ROWS, chosen: [], axis: "step", shown: new Set(["train", "val", ""]), columns: new Set(), task: "" };
+const view = { sort: "started", down: true, rows: FIRST_ROWS, chosen: [], axis: "step", shown: new Set(["train", "val", ""]), columns: new Set(), first: true };
 RUNS.forEach((run, number) => { run.number = number; });
 
 // Columns --------------------------------------------------------------------------------------------------------------
@@ -42,6 +42,7 @@ USUAL.forEach((key) => view.columns.add(key));
 
 // which way a score is better, by the tasks that are judged by it
 const MODES = new Map(RUNS.filter((run) => run.score).map((run) => [run.score, run.mode]));
+const place = (name, run) => `${name} ${run.task} ${run.data}`;
 const better = (name, a, b) => (MODES.get(name) === "max" ? a > b : a < b);
 
 // Table ----------------------------------------------------------------------------------------------------------------
@@ -74,22 +75,25 @@ function visibleColumns() {
     .sort((a, b) => rank(a) - rank(b));
 }
 const order = [...COLUMNS.keys()];
-const rank = ({ key, kind }) => (kind === "score" ? 4 + order.indexOf(key) / 1e4 : key.startsWith("setting:") ? 4.5 + order.indexOf(key) / 1e4 : order.indexOf(key));
+const narrow = matchMedia("(max-width: 720px)"); // a phone: the score stands beside the name
+const rank = ({ key, kind }) => (kind === "score" && narrow.matches ? order.indexOf(key) / 1e4 - 1 : kind === "score" ? 4 + order.indexOf(key) / 1e4 : key.startsWith("setting:") ? 4.5 + order.indexOf(key) / 1e4 : order.indexOf(key));
 
 function drawTable() {
   const runs = sorted(filtered()), columns = visibleColumns();
-  const best = new Map(); // of a score on a data set, among the runs shown
+  const best = new Map(), having = new Map(); // of a score at a task on a data set, among the runs shown
   for (const run of runs) for (const [name, value] of Object.entries(run.scores)) {
-    const key = `${name} ${run.data}`;
+    const key = place(name, run);
+    having.set(key, (having.get(key) ?? 0) + 1);
     if (MODES.has(name) && typeof value === "number" && (!best.has(key) || better(name, value, best.get(key)))) best.set(key, value);
   }
+  for (const key of best.keys()) if (having.get(key) === 1) best.delete(key); // the best of one is no news
   const heading = (key, name, number) => el("th", { scope: "col", class: number ? "number" : null, "aria-sort": view.sort === key ? (view.down ? "descending" : "ascending") : null },
     el("button", { type: "button", onclick: () => { view.down = view.sort === key ? !view.down : Boolean(number) || key === "started"; view.sort = key; drawTable(); } }, name));
   byId("table").tHead.replaceChildren(el("tr", {}, el("th", { class: "pick", scope: "col", title: "compare" }, el("span", {}, "⇄")), heading("name", "Run"), ...columns.map(({ key, name, number }) => heading(key, name, number))));
   byId("table").tBodies[0].replaceChildren(...runs.slice(0, view.rows).map((run) => {
-    const place = view.chosen.indexOf(run.number), colour = place < 0 ? null : run.colour;
-    return el("tr", { class: place < 0 ? null : "on", colour },
-      el("td", { class: "pick" }, el("input", { type: "checkbox", "aria-label": `compare ${run.name}`, checked: place >= 0, onchange: () => choose(run.number) })),
+    const on = view.chosen.includes(run.number);
+    return el("tr", { class: on ? "on" : null, colour: on ? run.colour : 0 },
+      el("td", { class: "pick" }, el("input", { type: "checkbox", "aria-label": `compare ${run.name}`, checked: on, onchange: () => choose(run.number) })),
       el("th", { scope: "row", title: run.name }, el("button", { type: "button", onclick: () => showRun(run) }, path(run.name))),
       ...columns.map((one) => cell(run, one, best)));
   }));
@@ -104,7 +108,7 @@ function cell(run, { of, show, number, kind, score }, best) {
   if (kind === "state") return el("td", { class: value, title: run.notes.join(" ") || null }, value);
   if (kind === "code") return el("td", { class: "cut", title: value }, el("code", {}, value ?? "–"));
   if (kind !== "score") return el("td", { class: number ? "number" : "cut", title: number || !value ? null : value }, String(show(value)));
-  const name = score(run), top = value !== null && best.get(`${name} ${run.data}`) === value;
+  const name = score(run), top = value !== null && best.get(place(name, run)) === value;
   return el("td", { class: "number", title: value === null ? null : `${name} ${value}${top ? ", the best shown on these data" : ""}` },
     COLUMNS.get("score").score === score && name ? el("span", { class: "name" }, name) : null, el("span", { class: top ? "best" : null }, `${top ? "★ " : ""}${show(value)}`));
 }
@@ -164,24 +168,26 @@ function drawCurves() {
     ...(thinned > 1 ? [el("p", { class: "quiet" }, `Of long curves every ${thinned}th point or more often is drawn.`)] : []));
 }
 
+const last = (tag) => tag.split("/").pop().replaceAll("_", " ");
+
 function drawPictures() {
   const runs = chosenRuns(), tags = new Map();
-  const put = (tag, figure) => tags.set(tag, [...(tags.get(tag) ?? []), figure]);
+  const put = (tag, figure) => tags.set(last(tag), [...(tags.get(last(tag)) ?? []), figure]);
   for (const run of runs) {
     const caption = (text) => el("figcaption", { colour: run.colour }, el("span", { class: "dot" }), el("span", {}, path(run.name)), el("span", { class: "caption" }, text));
     for (const picture of run.pictures) put(picture.tag, el("figure", {}, shot(picture, run), caption(picture.caption)));
     for (const [tag, text] of run.texts) put(tag, el("figure", {}, el("pre", { tabindex: 0 }, text), caption("the last")));
   }
-  const parts = [...tags].flatMap(([tag, figures]) => [el("h3", {}, tag.replaceAll("_", " ")), el("div", { class: "shots" }, ...figures)]);
+  const parts = [...tags].flatMap(([tag, figures]) => [el("h3", {}, tag), el("div", { class: "shots" }, ...figures)]);
   const none = runs.length ? el("p", { class: "quiet" }, "The runs that are compared have no pictures here.") : nobody();
   const left = DATA.left_out ? [el("p", { class: "quiet" }, `${count(DATA.left_out)} pictures of all runs found no room in this file; zoo report pictures=… makes more.`)] : [];
   byId("pictures").querySelector(".body").replaceChildren(...(parts.length ? parts : [none]), ...left);
 }
 
 function shot({ tag, caption, image }, run) {
-  const [width, height] = DATA.sizes[image], alt = `${tag} of ${run.name}, ${caption}`;
+  const [width, height] = DATA.sizes[image], alt = `${last(tag)} of ${run.name}, ${caption}`;
   const made = (attributes) => el("img", { src: DATA.images[image], alt, width, height, ...attributes });
-  return el("button", { type: "button", "aria-label": `enlarge ${alt}`, onclick: () => open(`${tag} · ${run.name} · ${caption}`, made({ style: `width:${Math.round(width * 1.2)}px;height:auto` })) }, made({ loading: "lazy" }));
+  return el("button", { type: "button", "aria-label": `enlarge ${alt}`, onclick: () => open(`${last(tag)} · ${run.name} · ${caption}`, made({ style: `width:${Math.round(width * 1.2)}px;height:auto` })) }, made({ loading: "lazy" }));
 }
 
 function drawDifferences() {
@@ -205,6 +211,10 @@ function drawCost(runs) {
   options("score", [...names, ...SCORES.filter((name) => !names.includes(name) && runs.some((run) => name in run.scores))], null);
   const name = byId("score").value, having = runs.filter((run) => typeof run.scores[name] === "number");
   options("score_data", [...new Set(having.map((run) => run.data))].filter(Boolean).sort(), "all");
+  if (view.first) { // scores compare on the same data
+    view.first = false;
+    if (having.some((run) => run.data === chosenRuns()[0]?.data)) byId("score_data").value = chosenRuns()[0].data;
+  }
   const data = byId("score_data").value, kept = having.filter((run) => !data || run.data === data);
   const costs = [["parameters", "parameters", short], ["multiply_adds", "multiply-adds", short], ["seconds", "time", duration]];
   byId("cost").querySelector(".panels").replaceChildren(...costs.map(([key, label, text]) => {
@@ -240,12 +250,12 @@ function open(title, ...parts) {
 function showRun(run) {
   const list = (pairs) => el("dl", {}, ...pairs.filter(([, value]) => value !== null && value !== undefined && value !== "").flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
   const facts = [["State", run.state], ["Folder", run.folder], ["Model", run.model], ["Data", run.data], ["Task", run.task], ["Seed", run.seed], ["Parameters", run.parameters && count(run.parameters)], ["Multiply-adds", run.multiply_adds && count(run.multiply_adds)],
-    ["Time", run.seconds === null ? null : duration(run.seconds)], ["Steps", run.steps && `${count(run.steps)} in ${count(run.epochs)} epochs`], ["Started", run.started], ["Commit", run.commit], ...Object.entries(run.about)];
+    ["Time", run.seconds === null ? null : duration(run.seconds)], ["Steps", run.steps && `${count(run.steps)} in ${count(run.epochs)} ${run.epochs === 1 ? "epoch" : "epochs"}`], ["Started", run.started], ["Commit", run.commit], ...Object.entries(run.about).map(([name, value]) => [name[0].toUpperCase() + name.slice(1), value])];
   const again = run.command && el("p", {}, el("code", {}, run.command), " ", el("button", { type: "button", onclick: (event) => { navigator.clipboard?.writeText(run.command); event.target.textContent = "Copied"; } }, "Copy"));
   const settings = Object.keys(DATA.settings).map((key) => [key, setting(run, key)]);
   open(run.name, ...run.notes.map((note) => el("p", { class: "note" }, note)), list(facts), again || null,
     el("h3", {}, "Scores"), Object.keys(run.scores).length ? list(Object.entries(run.scores).map(([name, value]) => [name, String(value)])) : el("p", { class: "quiet" }, "None: it has no scores.json yet."),
-    el("div", { class: "shots" }, ...run.pictures.map((picture) => el("figure", {}, shot(picture, run), el("figcaption", {}, `${picture.tag}, ${picture.caption}`)))),
+    el("div", { class: "shots" }, ...run.pictures.map((picture) => el("figure", {}, shot(picture, run), el("figcaption", {}, `${last(picture.tag)}, ${picture.caption}`)))),
     el("details", {}, el("summary", {}, "All settings"), list(settings)));
 }
 
@@ -270,7 +280,7 @@ function begin() {
   byId("theme").addEventListener("click", () => dark(document.documentElement.dataset.theme !== "dark"));
   const states = new Map();
   RUNS.forEach((run) => states.set(run.state, (states.get(run.state) ?? 0) + 1));
-  byId("summary").textContent = [`${RUNS.length} ${RUNS.length === 1 ? "run" : "runs"}`, ...[...states].map(([state, number]) => `${number} ${state}`), `read ${DATA.made}`].join(" · ");
+  byId("summary").textContent = [`${RUNS.length} ${RUNS.length === 1 ? "run" : "runs"}`, ...[...states].sort(([a], [b]) => (a !== "done") - (b !== "done")).map(([state, number]) => `${number} ${state}`), `read ${DATA.made}`].join(" · ");
   byId("footer").textContent = "Made by zoo report. Scores are those of scores.json, curves those of metrics.csv, counts those of model.txt; time is the clock of the TensorBoard events.";
   for (const [id, key] of FILTERS) {
     const values = [...new Set(RUNS.map((run) => run[key]).filter((value) => value !== null && value !== undefined))].sort((a, b) => String(a).localeCompare(String(b), "en", { numeric: true }));
@@ -293,10 +303,11 @@ function begin() {
   ["score", "score_data"].forEach((id) => byId(id).addEventListener("change", () => drawCost(filtered())));
   byId("dialog").addEventListener("click", (event) => { if (event.target === byId("dialog")) byId("dialog").close(); });
   document.addEventListener("click", (event) => { if (!byId("columns").contains(event.target)) byId("columns").open = false; });
+  narrow.addEventListener("change", drawTable);
   addEventListener("scroll", untell, { passive: true });
   // to begin with: what the newest finished run did, and the newest of other models at the same task on the same data
-  const newest = sorted(RUNS.filter((run) => run.curves.length)), first = newest.find((run) => run.state === "done") ?? newest[0];
-  const alike = newest.filter((run) => run.task === first.task && run.data === first.data);
+  const drawn = RUNS.filter((run) => run.curves.length), finished = drawn.filter((run) => run.state === "done");
+  const newest = sorted(finished.length ? finished : drawn), alike = newest.filter((run) => run.task === newest[0].task && run.data === newest[0].data);
   const models = alike.filter((run, i) => alike.findIndex((other) => other.model === run.model) === i);
   [...new Set([...models, ...alike])].slice(0, 4).forEach((run) => choose(run.number, false));
   drawMenu();

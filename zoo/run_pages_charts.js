@@ -36,7 +36,7 @@ const short = (value) => {
   for (const [unit, factor] of [["G", 1e9], ["M", 1e6], ["k", 1e3]]) {
     if (size >= factor * (unit === "k" ? 10 : 1)) return `${+(value / factor).toPrecision(3)}${unit}`;
   }
-  return size && size < 1e-3 ? value.toExponential(0).replace("e+", "e") : String(+value.toPrecision(3));
+  return size && size < 1e-3 ? value.toExponential(0).replace("e+", "e") : String(+value.toPrecision(4));
 };
 
 function duration(seconds) {

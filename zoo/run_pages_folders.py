@@ -294,6 +294,7 @@ def read_sweep(folder: Path, name: str, number: int, runs: list[Run]) -> Json:
             if run is None:
                 run = Run(f"{name}/{entry['number']}", str(place), state="waiting")
                 run.settings = {short(key): short(value) for key, value in entry["values"].items()}
+                run.model, run.data = run.settings.get("model"), run.settings.get("data")
                 runs.append(run)
             run.sweep = number
             if run.state == "done" and run.seconds is None:
