@@ -28,7 +28,7 @@ COLOURS = {
     "function": "#ffffff",
 }
 INK, LINE = "#1f2933", "#52606d"
-WIDTH, ROW = 760, 30
+WIDTH, ROW = 640, 30
 
 
 def text(x: float, y: float, words: str, *, anchor: str = "start", size: int = 13, colour: str = INK) -> str:
@@ -131,7 +131,7 @@ def draw_rows(title: str, nodes: Sequence[Node], told: str = "") -> str:
     flat = max((math.prod(row.shape) for row in rows if len(row.shape) < 3), default=1)
     lanes = _lanes(rows)
     left = 18 + 15 * max((lane + 1 for lane in lanes.values()), default=0)
-    bar, words = 170, left + 170 + 26
+    bar, words = 120, left + 120 + 20
     parts: list[str] = []
     middle = left + bar / 2
     for number, (row, size) in enumerate(zip(rows, sizes, strict=True)):
@@ -150,7 +150,7 @@ def draw_rows(title: str, nodes: Sequence[Node], told: str = "") -> str:
                 f'<path d="M{middle:.0f} {y + ROW - 8} v7" stroke="{LINE}" fill="none" marker-end="url(#to)"/>'
             )
         parts.append(text(words, y + 16, row.label if len(row.label) < 52 else row.label[:50] + "…"))
-        parts.append(text(WIDTH - 110, y + 16, dimensions(row.shape), anchor="end", colour="#334e68"))
+        parts.append(text(WIDTH - 100, y + 16, dimensions(row.shape), anchor="end", colour="#334e68"))
         parts.append(text(WIDTH - 14, y + 16, f"{row.parameters:,}" if row.parameters else "", anchor="end"))
     for (start, end), lane in lanes.items():
         x, top, bottom = left - 8 - 15 * lane, 34 + start * ROW + 11, 34 + end * ROW + 11
@@ -162,7 +162,7 @@ def draw_rows(title: str, nodes: Sequence[Node], told: str = "") -> str:
         )
     head = [
         text(words, 22, "what", size=11, colour=LINE),
-        text(WIDTH - 110, 22, "shape that leaves it", anchor="end", size=11, colour=LINE),
+        text(WIDTH - 100, 22, "shape that leaves it", anchor="end", size=11, colour=LINE),
         text(WIDTH - 14, 22, "parameters", anchor="end", size=11, colour=LINE),
     ]
     return svg(title, WIDTH, 34 + len(rows) * ROW + 10, head + parts)

@@ -34,7 +34,7 @@ TRANSPARENT = {
 NAMES = {
     **{"add": "+", "add_": "+", "mul": "×", "mul_": "×", "sub": "−", "rsub": "1 −", "div": "÷"},
     **{"sigmoid": "σ", "sigmoid_": "σ", "relu_": "relu", "cat": "join", "scatter": "back to the maxima"},
-    **{"conv2d": "convolution", "addmm": "linear", "matmul": "matrix product", "bmm": "matrix product"},
+    **{"conv2d": "conv", "addmm": "linear", "matmul": "matrix product", "bmm": "matrix product"},
     **{"scaled_dot_product_attention": "attention", "upsample_bilinear2d": "bilinear ×2"},
 }
 
@@ -163,7 +163,7 @@ def describe(module: nn.Module) -> tuple[str, str]:
     match module:
         case nn.Conv2d():
             size = "×".join(map(str, module.kernel_size))
-            parts = [f"convolution {size}"]
+            parts = [f"conv {size}"]
             if module.groups == module.in_channels > 1:
                 parts = [f"depthwise {size}"]
             elif module.groups > 1:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from docs_pages.tables import linked, purpose
 from zoo.checks import CONFIGS, TYPES, options, read_comments, read_yaml
 from zoo.cli import MODULES, VERBS
 from zoo.layout import read_option
-from zoo.listing import describe
 from zoo.signatures import Parameter, parse, signature, words
-from zoo.tables import ARXIV, markdown
+from zoo.tables import markdown
 
 ZOO = Path(__file__).resolve().parent.parent / "zoo"
 ORDER = ("model", "data", "augment", "task", "optimizer", "scheduler", "init", "trainer", "logger", "debug")
@@ -26,6 +26,10 @@ ABOUT = {
     "trainer": "Length, device, precision, clipping.",
     "logger": "Where curves go, besides `metrics.csv`.",
     "debug": "Ready-made ways to find out what is wrong.",
+}
+EXTRA = {  # what no comment says
+    "seed": "of everything that is drawn: weights, order, augmentation, noise",
+    "early_stopping.min_delta": "what counts as an improvement",
 }
 HEAD = """\
 # All options
@@ -87,10 +91,10 @@ def key_table(file: Path, *, skip: Sequence[str] = ()) -> list[str]:
     rows = []
     for path, value in leaves({key: value for key, value in tree.items() if key not in skip}):
         kind = words(parse(TYPES[path])) if path in TYPES else ""
-        about = comments.get(path, "")
+        about = comments.get(path, "") or EXTRA.get(path, "")
         parent = comments.get(path.partition(".")[0], "") if "." in path else ""
         text = "; ".join(part for part in (about or parent, kind) if part)
-        rows.append((f"`{path}`", cell(value), text.replace("|", "\\|")))
+        rows.append((f"`{path}`", cell(value), linked(text)))
     return markdown(("key", "default", ""), rows, "lll")
 
 
@@ -121,8 +125,7 @@ def group_lines(group: str) -> list[str]:
         rows = []
         for name in names:
             other = [f"`{k}={v}`" for k, v in differing(first, node_of(group, name)) if name != names[0]]
-            about = ARXIV.sub(r"[\1](https://arxiv.org/abs/\2)", describe(group, name)).replace("|", "\\|")
-            rows.append((f"`{group}={name}`", about, " ".join(other[:8]).replace("|", "\\|")))
+            rows.append((f"`{group}={name}`", linked(purpose(group, name)), " ".join(other[:8]).replace("|", "\\|")))
         lines += markdown((f"`{group}=`", "", f"unlike `{names[0]}`" if len(names) > 1 else ""), rows, "lll")
         lines += ["", *target_keys(group, names[0], first, target)] if first else []
     return lines
@@ -156,7 +159,7 @@ def target_keys(group: str, name: str, node: dict[str, Any], target: str) -> lis
             continue
         about = comments.get(key, "")
         kind = words(takes[key].kinds) if key in takes and takes[key].annotation is not None else ""
-        rows.append((f"`{group}.{key}`", cell(value), about.replace("|", "\\|"), readable(kind)))
+        rows.append((f"`{group}.{key}`", cell(value), linked(about), readable(kind)))
     passed = {"params", "network", "optimization", "facts", "log_every"}
     for key, parameter in takes.items():
         if key not in node and key not in passed and parameter.default is not None:
@@ -179,5 +182,5 @@ def experiment_lines() -> list[str]:
             if expect.get("floor")
             else "—"
         )
-        rows.append((f"`experiment={name}`", describe("experiment", name).replace("|", "\\|"), promise))
+        rows.append((f"`experiment={name}`", linked(purpose("experiment", name)), promise))
     return markdown(("`experiment=`", "", "promises"), rows, "lll")

@@ -12,7 +12,7 @@ from docs_pages.families import FAMILIES, Family, further_models, models_of, mod
 from zoo.checks import CONFIGS, options, read_yaml
 from zoo.listing import TABLE, describe
 from zoo.results import lower_is_better, mean_and_std, reaches
-from zoo.tables import ARXIV, markdown
+from zoo.tables import markdown
 
 Json = dict[str, Any]
 ZOO = Path(__file__).resolve().parent.parent / "zoo"
@@ -44,8 +44,21 @@ def experiments_of(family: Family) -> list[str]:
 
 
 def linked(words: str) -> str:
-    """Numbers of arXiv become links."""
-    return ARXIV.sub(r"[\1](https://arxiv.org/abs/\2)", words)
+    """Words for a table or a list: numbers of arXiv become links, what would be HTML stays text."""
+    words = words.replace("<", "&lt;").replace(">", "&gt;").replace("|", "\\|")
+    return re.sub(r"(?:arXiv[: ])?\b(\d{4}\.\d{4,5})\b", r"[\1](https://arxiv.org/abs/\1)", words)
+
+
+def purpose(group: str, name: str) -> str:
+    """What a config file says of itself: its first comment, to the end of a sentence."""
+    words = describe(group, name)
+    lines = (CONFIGS / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    comments = [line[2:] for line in lines if line.startswith("# ") and not line.startswith("# @package")]
+    for line in comments[1:]:
+        if comments[0].rstrip().endswith((".", ":")) or line.startswith((" ", "Expected")) or words.endswith("."):
+            break
+        words += f" {line.strip()}"
+    return words.rstrip(".:")
 
 
 def score(row: Json) -> str:
@@ -65,21 +78,21 @@ def overview(rows: Mapping[str, Json], proofs: Mapping[str, Json], to: str) -> s
     """A line for each family: its names, what it was held against, one score. `to` is where the pages lie."""
     cells = []
     for family in FAMILIES:
-        names = models_of(family)
-        shown = " ".join(f"`{name}`" for name in names[:5]) + (f" … {len(names)} in all" if len(names) > 5 else "")
-        row = rows.get(family.shown)
-        result = (
-            f"{metric(row)} {score(row)}, n = {len(row['runs'])} (baseline: {row['expect']['baseline']})"
-            if row
-            else "—"
-        )
-        cells.append(
-            (f"[{family.title}]({to}{family.page}.md)", shown, proof(family, proofs), f"`{family.shown}`: {result}")
-        )
+        names = sorted(models_of(family), key=naturally)
+        shown = " ".join(f"`{name}`" for name in names[:4]) + (f" … {len(names)} in all" if len(names) > 4 else "")
+        row, link = rows.get(family.shown), f"[{family.title}]({to}{family.page}.md)"
+        result = f"`{family.shown}`: {metric(row)} {score(row)}" if row else "—"
+        baseline = str(row["expect"]["baseline"]) if row else "—"
+        cells.append((link, shown, proof(family, proofs), result, linked(baseline)))
     if others := further_models():
-        cells.append(("Further networks", " ".join(f"`{name}`" for name in others), "—", "—"))
-    head = ("family", "`model=`", "held against; largest difference", "one of its experiments")
-    return "\n".join(markdown(head, cells, "llll"))
+        cells.append(("Further networks", " ".join(f"`{name}`" for name in others), "—", "—", "—"))
+    head = ("family", "`model=`", "held against; largest difference", "one of its experiments", "baseline")
+    return "\n".join(markdown(head, cells, "lllll"))
+
+
+def naturally(name: str) -> list[tuple[str, int]]:
+    """The order in which people count: resnet18 before resnet101."""
+    return [(word, int(number or 0)) for word, number in re.findall(r"(\D+)(\d*)", name)]
 
 
 def proof(family: Family, proofs: Mapping[str, Json]) -> str:
@@ -87,15 +100,10 @@ def proof(family: Family, proofs: Mapping[str, Json]) -> str:
     rows = parity_rows(family, proofs)
     if not rows:
         return "—"
-    found = [
-        next((twin for twin in TWINS if row["twin"].startswith(twin)), "a twin written apart") for row in rows.values()
-    ]
-    against = list(
-        dict.fromkeys(
-            "a twin written apart" if "in tests/" in row["twin"] else name
-            for name, row in zip(found, rows.values(), strict=True)
-        )
-    )
+    twins = [str(row["twin"]) for row in rows.values()]
+    ours = "a twin written apart"
+    found = {next((t for t in TWINS if twin.startswith(t) and "tests/" not in twin), ours) for twin in twins}
+    against = [name for name in (*TWINS, ours) if name in found]
     largest = max((row.get("outputs", 0.0) for row in rows.values()), default=0.0)
     return f"{', '.join(against)}; {small(largest)}"
 
@@ -115,7 +123,7 @@ def models(family: Family) -> str:
         size = sizes.get(name, {})
         numbers = (f"{size['parameters']:,}", f"{size['multiply_adds']:,}") if size else ("?", "?")
         cells.append(
-            (f"`{name}`", *numbers, size.get("input", "?"), size.get("form") or "—", linked(describe("model", name)))
+            (f"`{name}`", *numbers, size.get("input", "?"), size.get("form") or "—", linked(purpose("model", name)))
         )
     head = ("`model=`", "parameters", "multiply-adds", "input", "form", "")
     return "\n".join(markdown(head, cells, "lrrlll"))
@@ -127,7 +135,7 @@ def results(family: Family, rows: Mapping[str, Json]) -> str:
     lines = result_lines([name for name in names if name in rows], rows)
     if rest := [name for name in names if name not in rows]:
         lines += ["", "Without a row so far:", ""]
-        lines += [f"- `experiment={name}`: {linked(describe('experiment', name))}" for name in rest]
+        lines += [f"- `experiment={name}`: {linked(purpose('experiment', name))}" for name in rest]
     return "\n".join(lines)
 
 
@@ -139,23 +147,20 @@ def result_lines(names: Sequence[str], rows: Mapping[str, Json]) -> list[str]:
         row = rows[name]
         run = row["runs"][-1]
         form = run["counts"].get("form")
-        choices = run["about"]["choices"]
         seconds = [r["seconds"] for r in row["runs"] if r["seconds"] is not None]
         cells.append(
             (
                 f"`{name}`",
-                f"`{choices.get('model', '—')}`" + (f", {form}" if form else ""),
-                f"`{choices['data']}`",
-                metric(row),
-                score(row),
+                f"`{run['about']['choices'].get('model', '—')}`" + (f", {form}" if form else ""),
+                f"{metric(row)} {score(row)}",
                 str(len(row["runs"])),
-                str(row["expect"]["baseline"]),
+                linked(str(row["expect"]["baseline"])),
                 "goal" if reaches(row, "goal") else "floor" if reaches(row, "floor") else "**no**",
                 f"{sum(seconds) / len(seconds) / 60:.1f}" if seconds else "—",
             )
         )
-    head = ("`experiment=`", "model, form", "data", "score", "mean ± std", "n", "baseline", "reached", "minutes")
-    return markdown(head, cells, "llllrrllr")
+    head = ("`experiment=`", "model, form", "score", "n", "baseline", "reached", "minutes")
+    return markdown(head, cells, "lllrllr")
 
 
 def parity_rows(family: Family, proofs: Mapping[str, Json]) -> dict[str, Json]:
