@@ -30,6 +30,8 @@ VERBS = {
     "list": "show what there is to choose from: zoo list [pattern]",
     "inspect": "look inside a network: filters, statistics by layer, receptive fields, Grad-CAM",
     "sample": "let a trained network write or make pictures: zoo sample ckpt_path=… prompt=… or n=…",
+    "predict": "what a network says of your files: zoo predict ckpt_path=… input=…",
+    "export": "a network for other programs, verified: zoo export ckpt_path=… format=onnx",
     "judge": "let a classifier judge what a generator makes: zoo judge ckpt_path=… features=…",
     "lr": "which learning rate: the range test: zoo lr model=… data=…",
     "report": "all runs on one page for a browser: zoo report [folder]",
@@ -38,6 +40,7 @@ VERBS = {
 # verbs that read their own words; the module's docstring is the help
 MODULES = {"list": "zoo.listing", "inspect": "zoo.inspection", "sample": "zoo.sampling", "judge": "zoo.judging"}
 MODULES |= {"prove": "zoo.prove", "lr": "zoo.lr_range", "report": "zoo.run_pages"}
+MODULES |= {"predict": "zoo.predicting", "export": "zoo.exporting"}
 EXAMPLES = {
     "train": """\
 python train.py                                              LeNet-5 on real digits
