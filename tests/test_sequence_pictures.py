@@ -20,6 +20,7 @@ from zoo.sequence_pictures import (
     evaluating,
     exact_by_length,
     forecasts,
+    quoted,
 )
 
 SPECIAL = ["<pad>", "<start>", "<end>", "<unk>"]
@@ -99,6 +100,14 @@ def test_text_goes_on_from_the_validation_text_after_epochs_1_2_4_and_the_last()
     assert prompt == "    " + "".join(LETTERS[i] for i in batches[0][1]["input"][0, :5]).replace("\n", "\n    ")
     assert all(line.startswith("    ") for line in text.split("\n")), "Markdown leaves it alone"
     assert len(text.replace("\n    ", "\n").removeprefix("    ").replace("<unk>", "?")) == 30
+
+
+def test_long_lines_fold_and_lose_nothing() -> None:
+    text = "  a\tb " + "word " * 50 + "x" * 250 + "\n\n last"
+    lines = quoted(text).split("\n")
+    assert all(line.startswith("    ") and len(line) <= 104 for line in lines)
+    assert "".join(line[4:] for line in lines) == text.replace("\n", "")
+    assert lines[-2:] == ["    ", "     last"]
 
 
 def test_what_fills_a_window_is_no_prompt() -> None:

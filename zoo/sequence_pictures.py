@@ -8,6 +8,7 @@ Shapes: B examples, S source steps, T target steps, N examples of a split.
 """
 
 import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -176,6 +177,13 @@ class SequencePictures(Pictures):
                 self.show(trainer, task)
 
 
+def quoted(text: str, width: int = 100) -> str:
+    """Text to be left as it is by TensorBoard, which reads Markdown: four blanks before each line; long ones fold."""
+    options: Any = {"drop_whitespace": False, "replace_whitespace": False, "expand_tabs": False}
+    lines = [part for line in text.split("\n") for part in textwrap.wrap(line, width, **options) or [""]]
+    return "\n".join(f"    {line}" for line in lines)
+
+
 class TextSamples(SequencePictures):
     """A language model goes on with the beginning of the validation text, always with the same random numbers."""
 
@@ -195,13 +203,10 @@ class TextSamples(SequencePictures):
         never = [place for place, token in enumerate(vocabulary) if token == "<unk>"]
         network = task.evaluated_network
         tokens = generate(network, prompt, self.length, generator=generator, temperature=TEMPERATURE, never=never)
-        # four blanks before each line: TensorBoard reads Markdown, and this is text to be left as it is
-        begun, gone_on = (
-            "".join(vocabulary[token] for token in part[0].tolist()).replace("\n", "\n    ")
-            for part in (prompt, tokens)
-        )
+        begun, gone_on = ("".join(vocabulary[token] for token in part[0].tolist()) for part in (prompt, tokens))
         text = (
-            f"The validation text begins\n\n    {begun}\n\nand goes on, at temperature {TEMPERATURE},\n\n    {gone_on}"
+            f"The validation text begins\n\n{quoted(begun)}\n\nand goes on, at temperature {TEMPERATURE},\n\n"
+            f"{quoted(gone_on)}"
         )
         for writer in writers(trainer):
             writer.add_text("sample", text, task.engine.step_count)
