@@ -1,6 +1,7 @@
 """docs/messages.md: every sentence that a mistake can end with, read from the code that raises it."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,7 +53,8 @@ def raised(file: Path) -> list[str]:
         match node:
             case ast.Raise(exc=ast.Call(func=ast.Name(id="ZooError" | "ValueError"), args=[text, *_])):
                 found.append((node.lineno, " ".join(template(text).split())))
-    return list(dict.fromkeys(text for _, text in sorted(found) if len(text.replace("…", "").strip(" :.")) > 8))
+    shown = (re.sub(r"…(?:[ .]?…)+\.?|…\.(?= |$)", "…", text) for _, text in sorted(found))
+    return list(dict.fromkeys(text for text in shown if len(text.replace("…", "").strip(" :.")) > 8))
 
 
 def messages() -> str:
@@ -61,7 +63,15 @@ def messages() -> str:
     for file in sorted(ZOO.rglob("*.py")):
         if sentences := raised(file):
             name = file.relative_to(ZOO.parent).as_posix()
-            parts += ["", f"## {name}", "", *(f"- {escaped(sentence)}" for sentence in sentences)]
+            about = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").split("\n\n")[0]
+            parts += [
+                "",
+                f"## {name}",
+                "",
+                f"*{escaped(' '.join(about.split()))}*",
+                "",
+                *(f"- {escaped(sentence)}" for sentence in sentences),
+            ]
     return "\n".join(parts) + "\n"
 
 

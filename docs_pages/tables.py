@@ -63,7 +63,8 @@ def purpose(group: str, name: str) -> str:
 
 def score(row: Json) -> str:
     """`0.9860 ± 0.0010`, with an arrow where lower is better."""
-    return mean_and_std(row) + (" ↓" if lower_is_better(row["expect"]) else "")
+    words = mean_and_std(row) + (" ↓" if lower_is_better(row["expect"]) else "")
+    return words.replace(" ", "\u00a0")  # on one line
 
 
 def metric(row: Json) -> str:
