@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 
 from zoo import cli, sweep_runs, sweeps
 from zoo.checks import check
@@ -48,6 +49,16 @@ def stand_in(words: Sequence[str], log: Path, name: str) -> tuple[int, str]:
     score = -abs(float(values.get("optimizer.lr", "0.001")) - 0.01) + 0.0001 * float(values.get("seed", 0))
     (folder / "scores.json").write_text(json.dumps({"test/accuracy": 0.5, "val/accuracy": score}))
     return 0, ""
+
+
+def in_this_process(words: Sequence[str], log: Path, name: str) -> tuple[int, str]:
+    """A real run without a process of its own: Hydra, which the launcher has in use, can be in use once in each."""
+    state = GlobalHydra.instance()
+    in_use, state.hydra = state.hydra, None
+    try:
+        return cli.main(["train", *words]), ""
+    finally:
+        state.hydra = in_use
 
 
 @pytest.fixture
@@ -94,7 +105,7 @@ def test_a_grid_trains_every_combination_and_shows_the_best(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Real runs, in this process."""
-    monkeypatch.setattr(sweep_runs, "train", lambda words, log, name: (cli.main(["train", *words]), ""))
+    monkeypatch.setattr(sweep_runs, "train", in_this_process)
     assert cli.main(["train", "-m", *TINY, "seed=0,1", "optimizer.lr=1e-9,0.01"]) == 0
     folder = only_sweep()
     record = json.loads((folder / "sweep.json").read_text())
@@ -316,7 +327,7 @@ def test_kill_9_of_a_sweep(monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captur
     started.kill()
     started.wait()
     assert not Path("sweep/0/scores.json").exists(), "the run was too short"
-    monkeypatch.setattr(sweep_runs, "train", lambda words, log, name: (cli.main(["train", *words]), ""))
+    monkeypatch.setattr(sweep_runs, "train", in_this_process)
     assert cli.main(["train", "resume=sweep"]) == 0  # waits for the run to stop
     assert cli.main(["train", "-m", *words, "hydra.sweep.dir=whole"]) == 0
     for number in ("0", "1"):
