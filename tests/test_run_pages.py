@@ -24,8 +24,9 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from zoo import run_pages
 from zoo.cli import main as zoo
+from zoo.run_pages_curves import MOST_POINTS, thinned
 from zoo.run_pages_events import Album, Picture, in_turns, read_events
-from zoo.run_pages_folders import MOST_POINTS, RUN_FILES, read_run, short, thinned
+from zoo.run_pages_folders import RUN_FILES, read_run, short
 
 WORDS = ["model=lenet5", "data=synthetic", "trainer.accelerator=cpu", "trainer.max_epochs=2", "optimizer.lr=0.002"]
 Page = dict[str, Any]
@@ -246,6 +247,13 @@ def test_numbers_that_are_none_are_shown_as_such(run: Path, page: Callable[..., 
     told = page()["runs"][0]
     assert told["scores"] == {"test/loss": "nan", "test/accuracy": "inf", "val/accuracy": 1}
     assert told["curves"][0]["values"] == {"train/loss": [None, 1e300]}
+
+
+def test_a_number_half_written_is_none(run: Path, page: Callable[..., Page]) -> None:
+    (run / "metrics.csv").write_text("step,epoch,name,value\n1,0,train/loss,0.25\n2,0,train/loss,0.1")
+    told = page()["runs"][0]
+    assert told["curves"][0]["values"] == {"train/loss": [0.25]}
+    assert told["notes"] == []
 
 
 def test_a_checkpoint_alone_is_a_run_without_config(run: Path, page: Callable[..., Page]) -> None:

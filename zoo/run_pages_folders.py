@@ -4,22 +4,21 @@ Every number is one that stands in the run's files: `scores.json`, `metrics.csv`
 seconds the clock in the TensorBoard events.
 """
 
-import csv
 import json
 import math
 import os
 import re
 import shlex
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
-from zoo.run_pages_events import Events, Picture, read_events
+from zoo.run_pages_curves import read_curves
+from zoo.run_pages_events import Picture, read_events
 from zoo.signatures import class_value
 from zoo.sweep_tables import rows
 
@@ -30,7 +29,6 @@ except ImportError:  # Windows: nobody tells whether a run is under way
 
 Json = dict[str, Any]
 RUN_FILES = ("config.yaml", "run.json", "metrics.csv", "scores.json")  # a folder with one of these is a run's
-MOST_POINTS = 400  # of a curve; of longer ones every n-th
 LONGEST = 120  # characters of a setting
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -112,7 +110,7 @@ def read_run(folder: Path, name: str) -> Run:
     tested = (run.monitor or "").replace("val/", "test/")
     run.score = next((key for key in (tested, run.monitor) if key in run.scores), None)
     events = read_events(folder, run.notes)
-    run.curves = read_curves(folder / "metrics.csv", events, run.notes)
+    run.curves = read_curves(folder / "metrics.csv", events.seconds_at, run.notes)
     if run.curves:
         run.steps = max(group["step"][-1] for group in run.curves)
         run.epochs = 1 + max(group["epoch"][-1] for group in run.curves)
@@ -217,64 +215,6 @@ def pictures_in(folder: Path) -> list[Picture]:
     """
     files = [file for pattern in ("*.png", "*/*.png") for file in sorted(folder.glob(pattern))]
     return [Picture(file.stem, str(file.relative_to(folder)), file) for file in files if file.name != "curves.png"]
-
-
-# Curves ---------------------------------------------------------------------------------------------------------------
-
-
-def read_curves(file: Path, events: Events, notes: list[str]) -> list[Json]:
-    """The metrics of a run, those together that were logged at the same steps."""
-    points: dict[str, tuple[list[int], list[int], list[float | None]]] = {}
-    bad, first_bad = 0, 0
-    try:
-        with file.open(newline="", encoding="utf-8", errors="replace") as lines:
-            for number, line in enumerate(lines, 1):
-                try:
-                    step, epoch, name, value = next(csv.reader([line]))
-                    row = int(step), int(epoch), float(value)
-                except (ValueError, StopIteration, csv.Error):
-                    if number > 1:  # the heading is none
-                        bad, first_bad = bad + 1, first_bad or number
-                    continue
-                steps, epochs, values = points.setdefault(name, ([], [], []))
-                steps.append(row[0])
-                epochs.append(row[1])
-                values.append(single(row[2]))
-    except OSError as error:
-        if not isinstance(error, FileNotFoundError):
-            notes.append(f"metrics.csv is damaged: {(error.strerror or 'it cannot be read').lower()}.")
-    if bad:
-        notes.append(f"metrics.csv is damaged: {bad} of its lines were left out, the first is line {first_bad}.")
-    groups: dict[tuple[tuple[int, ...], tuple[int, ...]], dict[str, list[float | None]]] = {}
-    for name, (steps, epochs, values) in points.items():
-        groups.setdefault((tuple(steps), tuple(epochs)), {})[short(name)] = values
-    return [thinned(*places, of_group, events.seconds_at) for places, of_group in groups.items()]
-
-
-def single(value: float) -> float | None:
-    """A value with the digits that a 32-bit number has, as metrics are; None where it is no number."""
-    if not math.isfinite(value):
-        return None
-    return float(str(np.float32(value))) if 1e-37 < abs(value) < 1e38 else value
-
-
-def thinned(
-    steps: Sequence[int],
-    epochs: Sequence[int],
-    values: Mapping[str, Sequence[float | None]],
-    seconds_at: Mapping[int, float],
-) -> Json:
-    """A group of curves, of at most `MOST_POINTS` of its points, the first and the last among them."""
-    every = max(1, math.ceil(len(steps) / MOST_POINTS))
-    kept = sorted({*range(0, len(steps), every), len(steps) - 1})
-    seconds = [round(seconds_at[steps[i]], 1) if steps[i] in seconds_at else None for i in kept]
-    return {
-        "step": [steps[i] for i in kept],
-        "epoch": [epochs[i] for i in kept],
-        "seconds": seconds if any(second is not None for second in seconds) else None,
-        "values": {name: [of_name[i] for i in kept] for name, of_name in values.items()},
-        "every": every,
-    }
 
 
 # Sweeps ---------------------------------------------------------------------------------------------------------------
