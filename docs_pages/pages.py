@@ -8,6 +8,7 @@ from pathlib import Path
 
 from docs_pages.families import FAMILIES
 from docs_pages.messages import messages
+from docs_pages.notebooks import notebooks
 from docs_pages.reference import reference
 from docs_pages.tables import deviations, experiments, models, overview, parity, results, task, tasks_table
 from zoo.checks import options
@@ -45,6 +46,7 @@ def generated() -> Iterator[tuple[Path, str]]:
     yield docs / "results.md", experiments(found, proofs)
     yield docs / "reference.md", reference()
     yield docs / "messages.md", messages()
+    yield docs / "notebooks.md", notebooks()
 
 
 @cache
