@@ -27,9 +27,31 @@ ABOUT = {
     "logger": "Where curves go, besides `metrics.csv`.",
     "debug": "Ready-made ways to find out what is wrong.",
 }
-EXTRA = {  # what no comment says
+EXTRA = {  # what no comment says, by key or by the last name of one
     "seed": "of everything that is drawn: weights, order, augmentation, noise",
     "early_stopping.min_delta": "what counts as an improvement",
+    "trainer.accelerator": "auto, cpu, gpu or mps",
+    "trainer.devices": "how many, -1 for all, or their numbers as in [0,1]",
+    "trainer.strategy": "one process, ddp or fsdp: docs/clusters.md",
+    "trainer.precision": "32-true, bf16-mixed, 16-mixed (CUDA) or 64-true",
+    "trainer.max_epochs": "the length of a run",
+    "trainer.accumulate_grad_batches": "batches whose gradients make one step",
+    "trainer.gradient_clip_val": "the largest norm, or value, of a gradient",
+    "trainer.log_every_n_steps": "optimisation steps between two points of a curve",
+    "trainer.check_val_every_n_epoch": "epochs from one validation to the next",
+    "trainer.deterministic": "true: equal bits on CUDA too, at some cost",
+    "trainer.profiler": "simple or advanced: where the time goes; debug=profiler",
+    "limit_train_batches": "how many, or a share, of an epoch",
+    "limit_val_batches": "how many, or a share, of the validation split",
+    "limit_test_batches": "how many, or a share, of the test split",
+    "batch_size": "examples in a step, of all processes together",
+    "eval_batch_size": "examples in a batch of validation and test",
+    "num_workers": "processes that read ahead; 0: none",
+    "val_fraction": "how much becomes validation",
+    "test_fraction": "how much becomes test",
+    "split_seed": "of the division into training, validation and test",
+    "lr": "the largest rate, which the schedule scales",
+    "fingerprint": "of the data, held against them when a run continues",
 }
 HEAD = """\
 # All options
@@ -116,7 +138,7 @@ def group_lines(group: str) -> list[str]:
         if target and len(together) > 1:
             lines += [
                 "",
-                f"### {target.rpartition('.')[2]} {{ #{group}-{target.replace('.', '-').lower()} }}",
+                f"### {target.rpartition('.')[2]}",
                 "",
                 f"`{target}`",
                 "",
@@ -124,7 +146,7 @@ def group_lines(group: str) -> list[str]:
         first = node_of(group, names[0])
         rows = []
         for name in names:
-            other = [f"`{k}={v}`" for k, v in differing(first, node_of(group, name)) if name != names[0]]
+            other = [f"`{k}={cell(v).strip(chr(96))}`" for k, v in differing(first, node_of(group, name)) if name != names[0]]
             rows.append((f"`{group}={name}`", linked(purpose(group, name)), " ".join(other[:8]).replace("|", "\\|")))
         lines += markdown((f"`{group}=`", "", f"unlike `{names[0]}`" if len(names) > 1 else ""), rows, "lll")
         lines += ["", *target_keys(group, names[0], first, target)] if first else []
@@ -157,16 +179,22 @@ def target_keys(group: str, name: str, node: dict[str, Any], target: str) -> lis
     for key, value in node.items():
         if key in ("_target_", "_partial_", "_convert_", "_recursive_"):
             continue
-        about = comments.get(key, "")
+        about = comments.get(key) or EXTRA.get(f"{group}.{key}") or EXTRA.get(key, "")
         kind = words(takes[key].kinds) if key in takes and takes[key].annotation is not None else ""
         rows.append((f"`{group}.{key}`", cell(value), linked(about), readable(kind)))
     passed = {"params", "network", "optimization", "facts", "log_every"}
     for key, parameter in takes.items():
         if key not in node and key not in passed and parameter.default is not None:
-            rows.append(
-                (f"*{group}.{key}*", f"`{ast.unparse(parameter.default)}`", "", readable(words(parameter.kinds)))
-            )
+            rows.append((f"*{group}.{key}*", default(parameter.default), "", readable(words(parameter.kinds))))
     return markdown(("key", f"default in `{name}`", "", "takes"), rows, "llll") if rows else []
+
+
+def default(node: ast.expr) -> str:
+    """A default of a signature, as a config would have it."""
+    try:
+        return cell(ast.literal_eval(node))
+    except ValueError:
+        return f"`{ast.unparse(node)}`"
 
 
 def readable(kind: str) -> str:

@@ -5,6 +5,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,10 @@ def purpose(group: str, name: str) -> str:
     words = describe(group, name)
     lines = (CONFIGS / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     comments = [line[2:] for line in lines if line.startswith("# ") and not line.startswith("# @package")]
-    for line in comments[1:]:
-        if comments[0].rstrip().endswith((".", ":")) or line.startswith((" ", "Expected")) or words.endswith("."):
+    for before, line in pairwise(comments):  # a line goes on where it was wrapped
+        if len(before) < 90 or before.endswith((".", ":")) or line.startswith((" ", "Expected")):
             break
-        words += f" {line.strip()}"
+        words += f" {line}"
     return words.rstrip(".:")
 
 
