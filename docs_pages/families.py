@@ -25,6 +25,7 @@ FAMILIES = (
     Family("alexnet", "AlexNet", ("alexnet",), "earth_alexnet"),
     Family("vgg", "VGG", ("vgg",), "earth_vgg11_bn"),
     Family("resnet", "Residual networks", ("resnet", "resnet_cifar", "resnet_v2", "wide_resnet"), "earth_resnet20"),
+    Family("densenet", "DenseNet", ("densenet",), "earth_densenet"),
     Family("inception", "Inception", ("inception_v1", "inception_v3"), "earth_inception_v1"),
     Family("xception", "Xception", ("xception",), "earth_xception"),
     Family("unet", "U-Net, FCN and SegNet", ("unet", "fcn", "segnet"), "earth_unet"),

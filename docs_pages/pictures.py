@@ -11,7 +11,21 @@ from torch import Tensor, nn
 
 from docs_pages.drawing import draw_graph, draw_rows
 from docs_pages.graphs import read
-from zoo.models import alexnet, cells, fcn, gpt, inception_v1, lenet, resnet, segnet, transformer, unet, vgg, xception
+from zoo.models import (
+    alexnet,
+    cells,
+    densenet,
+    fcn,
+    gpt,
+    inception_v1,
+    lenet,
+    resnet,
+    segnet,
+    transformer,
+    unet,
+    vgg,
+    xception,
+)
 from zoo.models.autoencoder import DenseAutoencoder
 from zoo.models.dcgan import DCGAN
 from zoo.models.ddpm import DDPMUNet, ResidualBlock
@@ -96,6 +110,12 @@ PICTURES = {
     "resnet_bottleneck": Picture(
         "The first block of stage 2 of ResNet-50",
         lambda: inside(resnet.ResNet(depth=50), "layer2.0", 256, 56),
+        is_block=True,
+    ),
+    "densenet": Picture("DenseNet-121", lambda: (densenet.DenseNet(depth=121), [maps(3, 224)]), ("features",)),
+    "densenet_block": Picture(
+        "The first layer of the first block of DenseNet-121",
+        lambda: inside(densenet.DenseNet(depth=121), "features.denseblock1.denselayer1", 64, 56),
         is_block=True,
     ),
     "inception": Picture(

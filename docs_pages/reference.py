@@ -146,7 +146,9 @@ def group_lines(group: str) -> list[str]:
         first = node_of(group, names[0])
         rows = []
         for name in names:
-            other = [f"`{k}={cell(v).strip(chr(96))}`" for k, v in differing(first, node_of(group, name)) if name != names[0]]
+            other = [
+                f"`{k}={cell(v).strip(chr(96))}`" for k, v in differing(first, node_of(group, name)) if name != names[0]
+            ]
             rows.append((f"`{group}={name}`", linked(purpose(group, name)), " ".join(other[:8]).replace("|", "\\|")))
         lines += markdown((f"`{group}=`", "", f"unlike `{names[0]}`" if len(names) > 1 else ""), rows, "lll")
         lines += ["", *target_keys(group, names[0], first, target)] if first else []

@@ -135,15 +135,17 @@ def results(family: Family, rows: Mapping[str, Json]) -> str:
     """What was measured, and what else there is to run."""
     names = experiments_of(family)
     lines = result_lines([name for name in names if name in rows], rows)
+    if not lines and not names:
+        return "No experiment of this family is configured."
     if rest := [name for name in names if name not in rows]:
-        lines += ["", "Without a row so far:", ""]
+        lines += [*([""] if lines else []), "Without a row so far:", ""]
         lines += [f"- `experiment={name}`: {linked(purpose('experiment', name))}" for name in rest]
     return "\n".join(lines)
 
 
 def result_lines(names: Sequence[str], rows: Mapping[str, Json]) -> list[str]:
     if not names:
-        return ["No experiment has a row yet."]
+        return []
     cells = []
     for name in names:
         row = rows[name]

@@ -53,8 +53,10 @@ def blocks(path: Path, language: str) -> list[str]:
 
 
 def commands(path: Path) -> Iterator[list[str]]:
-    """The words of each command of a page's shell blocks, without comments."""
-    for block in blocks(path, "bash") + blocks(path, "sh"):
+    """The words of each command that a page shows in a block, without comments."""
+    text = path.read_text(encoding="utf-8")
+    indented = "\n".join(re.findall(r"^    ((?:python|zoo|pip|git) .+)$", FENCE.sub("", text), re.M))
+    for block in [*blocks(path, "bash"), *blocks(path, "sh"), indented]:
         for line in block.replace("\\\n", " ").splitlines():
             for part in re.split(r" (?:&&|\|) ", line):
                 words = shlex.split(part, comments=True)
