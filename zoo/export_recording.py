@@ -14,11 +14,17 @@ from zoo.export_calls import Signature
 
 
 def record(called: Signature, *, batch: int) -> torch.export.ExportedProgram:
-    """The operations of a call with examples of this batch, inside `recording`; raises whatever torch.export raises."""
+    """The operations of a call with examples of this batch, inside `recording`; raises whatever torch.export raises.
+
+    Where running the code fixes a size that must be free, as `len(input)` does, it is read instead (`strict`).
+    """
     free = torch.export.Dim.DYNAMIC
     axes = [{i: free for i, axis in enumerate(each.shape) if isinstance(axis, str)} for each in called.arguments]
-    args = called.example(batch, called.steps)
-    return torch.export.export(called.module, args, dynamic_shapes=called.arranged(axes), strict=False)
+    args, shapes = called.example(batch, called.steps), called.arranged(axes)
+    try:
+        return torch.export.export(called.module, args, dynamic_shapes=shapes, strict=False)
+    except Exception:
+        return torch.export.export(called.module, args, dynamic_shapes=shapes, strict=True)
 
 
 @contextmanager

@@ -51,7 +51,11 @@ def fresh(name: str, overrides: Sequence[str] = (), read: dict[str, Any] | None 
         read[chosen].setup("fit")
     fill_facts(cfg, read[chosen])
     config = to_plain(cfg)
-    return construct(config).eval(), task_class(config, name, trust=False), config
+    network = construct(config).eval()
+    for parameter in network.parameters():
+        if parameter.ndim > 1 and parameter.std() < 0.01:  # what starts near 0 would hide what lies before it
+            nn.init.normal_(parameter, std=0.02)
+    return network, task_class(config, name, trust=False), config
 
 
 def try_model(name: str, read: dict[str, Any]) -> dict[str, str]:

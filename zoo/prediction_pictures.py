@@ -130,9 +130,12 @@ def write_reconstructions(
                 name = inputs.rows[place][0]
                 array = picture.permute(1, 2, 0).numpy()
                 save(Image.fromarray(array[..., 0] if array.shape[2] == 1 else array), folder / called[name])
-            for row, numbers in zip(inputs.rows[-len(mse) :], zip(*values, strict=True), strict=True):
-                rows.append([row[0], called[row[0]], *map(shown, numbers)])
-    return {"errors.csv": (["file", "reconstruction", *errors], rows)}, inputs.skipped
+            cells = [list(map(shown, column)) for column in values]
+            if "class" in errors:
+                cells[0] = [described["class_names"][int(label)] for label in values[0]]
+            for row, numbers in zip(inputs.rows[-len(mse) :], zip(*cells, strict=True), strict=True):
+                rows.append([row[0], called[row[0]], *numbers])
+    return {"errors.csv": (["file", "picture", *errors], rows)}, inputs.skipped
 
 
 def reconstruct(task: Any, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
