@@ -12,7 +12,7 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-SECONDS = 240  # for a notebook that takes 45 alone on an idle core
+SECONDS = 600  # for a notebook that takes 45 alone on an idle core
 BYTES = 400_000
 SECTIONS = ("## What you should see", "## Sources")
 MACHINE = re.compile(r"/(home|root|Users|tmp|work)/")  # a path of the machine it was run on
