@@ -36,11 +36,12 @@ VERBS = {
     "lr": "which learning rate: the range test: zoo lr model=… data=…",
     "report": "all runs on one page for a browser: zoo report [folder]",
     "prove": "train experiments and compare them with what they promise: zoo prove [pattern]",
+    "completion": 'what Tab offers, for bash: eval "$(zoo completion bash)"',
 }
 # verbs that read their own words; the module's docstring is the help
 MODULES = {"list": "zoo.listing", "inspect": "zoo.inspection", "sample": "zoo.sampling", "judge": "zoo.judging"}
 MODULES |= {"prove": "zoo.prove", "lr": "zoo.lr_range", "report": "zoo.run_pages"}
-MODULES |= {"predict": "zoo.predicting", "export": "zoo.exporting"}
+MODULES |= {"predict": "zoo.predicting", "export": "zoo.exporting", "completion": "zoo.completion"}
 EXAMPLES = {
     "train": """\
 python train.py                                              LeNet-5 on real digits
