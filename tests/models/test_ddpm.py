@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from parity import RATE, described, relative
 from torch import Tensor, nn
 
 from zoo.models.ddpm import DDPMUNet, sinusoids
@@ -151,15 +152,19 @@ def test_equals_diffusers(name: str, arguments: dict, source: str, certify_row: 
     weights = torch.randn(mine.shape, dtype=torch.float64)  # a loss in which every output counts differently
     (mine * weights).sum().backward()
     (others * weights).sum().backward()
-    theirs = dict(twin.named_parameters())
-    gradients = 0.0
-    for key, parameter in ours.named_parameters():
-        other = theirs[renamed(key, arguments["blocks"])].grad
-        largest, difference = other.abs().max().item(), (parameter.grad - other).abs().max().item()
-        # a key's bias moves all weights alike: its gradient is zero but for rounding
-        gradients = max(gradients, difference / (1.0 if key.endswith("key.bias") else largest))
-    outputs = (mine - others).abs().max().item()
-    certify_row(name, outputs=outputs, gradients=gradients, source=source, image_size=32)
+    names = {key: renamed(key, arguments["blocks"]) for key, _ in ours.named_parameters()}
+    pairs = [dict(network.named_parameters()) for network in (ours, twin)]
+    gradients = [{key: p.grad for key, p in parameters.items()} for parameters in pairs]
+    with torch.no_grad():
+        stepped = [{key: p - RATE * p.grad for key, p in parameters.items()} for parameters in pairs]
+    certify_row(
+        name,
+        outputs=(mine - others).abs().max().item(),
+        gradients=relative(*gradients, names),
+        source=source,
+        image_size=32,
+        **{**described(ours), "weights after a step": relative(*stepped, names)},
+    )
 
 
 def test_sinusoids_are_sines_then_cosines_with_denominators_of_half_minus_one() -> None:

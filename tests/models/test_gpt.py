@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from parity import relative
+from parity import differences
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -73,15 +73,12 @@ def test_twin(certify_row: Callable[..., None]) -> None:
     theirs = theirs @ ours.embedding.weight.T
     mine, state = ours(tokens())
     assert state is None
-    found = []
-    for logits in (mine, theirs):
-        loss = F.cross_entropy(logits.flatten(0, 1), tokens().roll(-1, 1).flatten())
-        names, values = zip(*ours.named_parameters(), strict=True)
-        found.append(dict(zip(names, torch.autograd.grad(loss, values), strict=True)))
+    first, second = (
+        [logits, F.cross_entropy(logits.flatten(0, 1), tokens().roll(-1, 1).flatten())] for logits in (mine, theirs)
+    )
     certify_row(
         "gpt",
-        outputs=(mine - theirs).abs().max().item(),
-        gradients=relative(*found, {name: name for name in names}),
+        **differences(ours, first, second),
         source="torch.nn.TransformerEncoder, causal, pre-norm, tanh GELU, between learned embeddings and their matrix",
     )
 

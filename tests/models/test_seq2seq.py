@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from parity import relative
+from parity import differences
 from torch import Tensor, nn
 
 from zoo.models.seq2seq import Seq2Seq
@@ -97,25 +97,23 @@ def plainly(network: Seq2Seq, source: list[int], target: list[int]) -> tuple[Ten
     return torch.stack(logits), torch.stack(attention) if attention else None
 
 
-def against_plain(network: Seq2Seq) -> tuple[float, float]:
-    """The largest difference of logits and, relative, of gradients; of the attention none is allowed."""
+def against_plain(network: Seq2Seq) -> dict[str, Any]:
+    """What `differences` finds of logits and loss; of the attention no difference is allowed."""
     source, lengths, target = pairs()
     mine, weights = network(source, lengths, target), network.attention(source, lengths, target)
     rows = zip(source, lengths, target, strict=True)
     plain = [plainly(network, row[:length].tolist(), goal.tolist()) for row, length, goal in rows]
     theirs = torch.stack([logits for logits, _ in plain])
-    found = []
-    for logits in (mine, theirs):
-        loss = F.cross_entropy(logits.flatten(0, 1), target.roll(-1, 1).flatten())
-        names, values = zip(*network.named_parameters(), strict=True)
-        found.append(dict(zip(names, torch.autograd.grad(loss, values), strict=True)))
+    first, second = (
+        [logits, F.cross_entropy(logits.flatten(0, 1), target.roll(-1, 1).flatten())] for logits in (mine, theirs)
+    )
     assert (weights is None) == (network.kind == "none")
     if weights is not None:
         assert weights.shape == (3, 6, 7)
         for row, (length, (_, attention)) in enumerate(zip(lengths.tolist(), plain, strict=True)):
             torch.testing.assert_close(weights[row, :, :length], attention, rtol=0, atol=1e-12)
             assert (weights[row, :, length:] == 0).all()
-    return (mine - theirs).abs().max().item(), relative(*found, {name: name for name in names})
+    return differences(network, first, second)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -127,8 +125,7 @@ def test_twin(certify_row: Callable[..., None], kind: str) -> None:
     ]
     certify_row(
         f"seq2seq {kind}",
-        outputs=max(outputs for outputs, _ in found),
-        gradients=max(gradients for _, gradients in found),
+        **{part: max(one[part] for one in found) for part in found[0]},  # of the largest network, too
         source="written as loops over sentences and steps in tests/models/test_seq2seq.py; largest differences",
         cases=f"{len(cases)}: GRU and LSTM, one direction and both, 1 and 2 layers; sources of several lengths",
     )

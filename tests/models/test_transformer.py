@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from parity import relative
+from parity import differences
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -62,19 +62,10 @@ def as_torch(module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
     return found | {f"{prefix}{name}": parameter for name, parameter in module.named_parameters(recurse=False)}
 
 
-def gradients(module: nn.Module, output: Tensor) -> dict[str, Tensor]:
-    """Of a random sum of the outputs, by every parameter."""
-    loss = (output * random(*output.shape)).sum()
-    names, parameters = zip(*module.named_parameters(), strict=True)
-    return dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
-
-
-def differences(module: nn.Module, mine: Tensor, theirs: Tensor) -> dict[str, float]:
-    first, second = gradients(module, mine), gradients(module, theirs)
-    return {
-        "outputs": (mine - theirs).abs().max().item(),
-        "gradients": relative(first, second, {name: name for name in first}),
-    }
+def compared(module: nn.Module, mine: Tensor, theirs: Tensor) -> dict[str, Any]:
+    """What `differences` finds, with a random sum of the outputs as the loss."""
+    first, second = ([output, (output * random(*output.shape)).sum()] for output in (mine, theirs))
+    return differences(module, first, second)
 
 
 def random(*shape: int) -> Tensor:
@@ -94,7 +85,7 @@ def test_encoder_layer(certify_row: Callable[..., None], pre_norm: bool) -> None
     mine, theirs = ours(x, THERE), functional_call(twin, as_torch(ours), (x,), {"src_key_padding_mask": PADDING})
     certify_row(
         f"transformer encoder layer, {'pre' if pre_norm else 'post'}-norm",
-        **differences(ours, mine, theirs),
+        **compared(ours, mine, theirs),
         source="torch.nn.TransformerEncoderLayer, with padding",
     )
 
@@ -107,7 +98,7 @@ def test_decoder_layer(certify_row: Callable[..., None], pre_norm: bool) -> None
     masks = {"tgt_mask": ~CAUSAL, "memory_key_padding_mask": PADDING}
     certify_row(
         f"transformer decoder layer, {'pre' if pre_norm else 'post'}-norm",
-        **differences(
+        **compared(
             ours,
             ours(x, ours.start(memory), CAUSAL, THERE)[0],
             functional_call(twin, as_torch(ours), (x, memory), masks),
@@ -123,9 +114,7 @@ def test_attention(certify_row: Callable[..., None]) -> None:
     mine, weights = ours(x, *ours.project(memory), THERE)
     theirs, mean = functional_call(twin, as_torch(ours), (x, memory, memory), {"key_padding_mask": PADDING})
     torch.testing.assert_close(weights.mean(1), mean, rtol=0, atol=1e-12)
-    certify_row(
-        "transformer attention", **differences(ours, mine, theirs), source="torch.nn.MultiheadAttention, padded"
-    )
+    certify_row("transformer attention", **compared(ours, mine, theirs), source="torch.nn.MultiheadAttention, padded")
 
 
 @pytest.mark.parametrize("pre_norm", [False, True])
@@ -155,7 +144,7 @@ def test_whole_stacks(certify_row: Callable[..., None], pre_norm: bool) -> None:
     assert parameters.keys() == twin.state_dict().keys()
     certify_row(
         f"transformer, {'pre' if pre_norm else 'post'}-norm",
-        **differences(
+        **compared(
             ours,
             ours(source, lengths, target),
             functional_call(twin, parameters, arguments, masks) @ ours.output.weight.T,
