@@ -53,10 +53,12 @@ def blocks(path: Path, language: str) -> list[str]:
 
 
 def commands(path: Path) -> Iterator[list[str]]:
-    """The words of each command that a page shows in a block, without comments."""
+    """The words of each command that a page shows, without comments."""
     text = path.read_text(encoding="utf-8")
     indented = "\n".join(re.findall(r"^    ((?:python|zoo|pip|git) .+)$", FENCE.sub("", text), re.M))
-    for block in [*blocks(path, "bash"), *blocks(path, "sh"), indented]:
+    inline = re.findall(r"`(python (?:train|evaluate|-m)[^`\n]*)`", FENCE.sub("", text))
+    whole = "\n".join(code for code in inline if not PLACEHOLDER.search(code))
+    for block in [*blocks(path, "bash"), *blocks(path, "sh"), indented, whole]:
         for line in block.replace("\\\n", " ").splitlines():
             for part in re.split(r" (?:&&|\|) ", line):
                 words = shlex.split(part, comments=True)
