@@ -88,12 +88,12 @@ function drawTable() {
   }
   for (const key of best.keys()) if (having.get(key) === 1) best.delete(key); // the best of one is no news
   const heading = (key, name, number) => el("th", { scope: "col", class: number ? "number" : null, "aria-sort": view.sort === key ? (view.down ? "descending" : "ascending") : null },
-    el("button", { type: "button", onclick: () => { view.down = view.sort === key ? !view.down : Boolean(number) || key === "started"; view.sort = key; drawTable(); } }, name));
+    el("button", { type: "button", "data-key": `sort ${key}`, onclick: () => { view.down = view.sort === key ? !view.down : Boolean(number) || key === "started"; view.sort = key; keepFocus(drawTable); } }, name));
   byId("table").tHead.replaceChildren(el("tr", {}, el("th", { class: "pick", scope: "col", title: "compare" }, el("span", {}, "⇄")), heading("name", "Run"), ...columns.map(({ key, name, number }) => heading(key, name, number))));
   byId("table").tBodies[0].replaceChildren(...runs.slice(0, view.rows).map((run) => {
     const on = view.chosen.includes(run.number);
     return el("tr", { class: on ? "on" : null, colour: on ? run.colour : 0 },
-      el("td", { class: "pick" }, el("input", { type: "checkbox", "aria-label": `compare ${run.name}`, checked: on, onchange: () => choose(run.number) })),
+      el("td", { class: "pick" }, el("input", { type: "checkbox", "data-key": `pick ${run.number}`, "aria-label": `compare ${run.name}`, checked: on, onchange: () => choose(run.number) })),
       el("th", { scope: "row", title: run.name }, el("button", { type: "button", onclick: () => showRun(run) }, path(run.name))),
       ...columns.map((one) => cell(run, one, best)));
   }));
@@ -113,6 +113,13 @@ function cell(run, { of, show, number, kind, score }, best) {
     COLUMNS.get("score").score === score && name ? el("span", { class: "name" }, name) : null, el("span", { class: top ? "best" : null }, `${top ? "★ " : ""}${show(value)}`));
 }
 
+// what had the keyboard has it again when it was drawn anew
+function keepFocus(draw) {
+  const key = document.activeElement?.dataset?.key;
+  draw();
+  if (key) document.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({ preventScroll: true });
+}
+
 function choose(number, draw = true) {
   if (view.chosen.includes(number)) view.chosen = view.chosen.filter((other) => other !== number);
   else {
@@ -121,7 +128,7 @@ function choose(number, draw = true) {
     RUNS[number].colour = [...Array(MOST).keys()].find((colour) => !taken.has(colour));
     view.chosen.push(number);
   }
-  if (draw) { drawTable(); drawChosen(); }
+  if (draw) keepFocus(() => { drawTable(); drawChosen(); });
 }
 
 // What is compared -----------------------------------------------------------------------------------------------------
@@ -218,7 +225,7 @@ function drawCost(runs) {
   const data = byId("score_data").value, kept = having.filter((run) => !data || run.data === data);
   const costs = [["parameters", "parameters", short], ["multiply_adds", "multiply-adds", short], ["seconds", "time", duration]];
   byId("cost").querySelector(".panels").replaceChildren(...costs.map(([key, label, text]) => {
-    const points = kept.map((run) => ({ x: run[key], y: run.scores[name], label: run.name, text: text === short ? count(run[key]) : text(run[key]), colour: view.chosen.includes(run.number) ? run.colour : null, pick: () => choose(run.number) }));
+    const points = kept.map((run) => ({ key: `${key} ${run.number}`, x: run[key], y: run.scores[name], label: run.name, text: text === short ? count(run[key]) : text(run[key]), colour: view.chosen.includes(run.number) ? run.colour : null, pick: () => choose(run.number) }));
     return el("div", { class: "panel" }, el("h3", {}, `${name} · ${label}`), scatter(name, points, label, text));
   }));
 }
@@ -302,6 +309,10 @@ function begin() {
   byId("same").addEventListener("change", drawDifferences);
   ["score", "score_data"].forEach((id) => byId(id).addEventListener("change", () => drawCost(filtered())));
   byId("dialog").addEventListener("click", (event) => { if (event.target === byId("dialog")) byId("dialog").close(); });
+  byId("columns").addEventListener("toggle", () => { // its list stays within the window
+    const list = byId("columns").querySelector("div"), right = byId("columns").getBoundingClientRect().left + list.offsetWidth;
+    list.style.left = `${Math.min(0, innerWidth - right - 12)}px`;
+  });
   document.addEventListener("click", (event) => { if (!byId("columns").contains(event.target)) byId("columns").open = false; });
   narrow.addEventListener("change", drawTable);
   addEventListener("scroll", untell, { passive: true });

@@ -175,7 +175,7 @@ function lineChart(title, lines, xName, xText, log) {
   return chart;
 }
 
-// points: [{x, y, label, text, colour (null: not chosen), pick}]
+// points: [{key, x, y, label, text, colour (null: not chosen), pick}]
 function scatter(title, points, xName, xText) {
   const shown = points.filter((point) => point.x > 0);
   const x = scale(shown.map((point) => point.x), true, LEFT, WIDE - RIGHT, 0.05);
@@ -187,7 +187,7 @@ function scatter(title, points, xName, xText) {
       tell([[point.colour, point.label, ""], [null, title, digits(point.y)], [null, xName, point.text]], box.left, box.top);
     };
     return svg("circle", { class: point.colour === null ? "run" : "run on", colour: point.colour ?? 0, cx: x.place(point.x), cy: y.place(point.y), r: point.colour === null ? 4.5 : 6,
-      tabindex: 0, role: "button", "aria-label": `${point.label}: ${digits(point.y)} at ${point.text}`, onpointerenter: tip, onfocus: tip, onpointerleave: untell, onblur: untell,
+      tabindex: 0, role: "button", "data-key": point.key, "aria-label": `${point.label}: ${digits(point.y)} at ${point.text}`, onpointerenter: tip, onfocus: tip, onpointerleave: untell, onblur: untell,
       onclick: () => { untell(); point.pick(); }, onkeydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); untell(); point.pick(); } } });
   });
   return svg("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, role: "group", "aria-label": `${title} against ${xName}, ${shown.length} runs` }, ...frame(x, y, `${xName}, logarithmic`, xText), ...marks);
