@@ -37,16 +37,29 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
+def commit_of(checkout: Path) -> str | None:
+    """The commit of the zoo that lies there; it ends in -dirty where the commit alone does not give the code.
+
+    That is, where a file was changed, or where there is a module or a config that git does not know: a new model. None
+    for an installed package, which may lie in somebody else's repository.
+    """
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=checkout, capture_output=True, text=True, timeout=10)
+        return done.stdout.strip()
+
+    try:
+        if not git("ls-files", "zoo"):
+            return None
+        commit = git("describe", "--always", "--dirty")
+        unknown = git("ls-files", "--others", "--exclude-standard", "*.py", "configs/*.yaml")
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return f"{commit}-dirty" if unknown and not commit.endswith("-dirty") else commit or None
+
+
 def describe_run(config: dict[str, Any], choices: dict[str, str], command: list[str]) -> dict[str, Any]:
     """Command, commit, versions, hardware: what somebody needs to repeat the run."""
-    try:
-        here = Path(__file__).parent
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, timeout=10
-        )
-        commit_name = commit.stdout.strip() or None
-    except (OSError, subprocess.TimeoutExpired):
-        commit_name = None
     hardware = {"machine": platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
     if on_cuda(config["trainer"]):
         hardware["gpu"] = torch.cuda.get_device_name()
@@ -54,7 +67,7 @@ def describe_run(config: dict[str, Any], choices: dict[str, str], command: list[
         "command": command,
         "choices": choices,
         "seed": config["seed"],
-        "commit": commit_name,
+        "commit": commit_of(Path(__file__).parents[1]),
         "versions": versions(),
         "hardware": hardware,
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
