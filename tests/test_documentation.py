@@ -32,6 +32,7 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 NAMES = [path.relative_to(ROOT).as_posix() for path in PAGES]
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.M | re.S)
 LINK = re.compile(r"!?\[(?:[^\[\]]|!?\[[^\]]*\]\([^)]*\))*\]\(([^()\s]+(?:\([^()]*\))?)\)")
+PLACEHOLDER = re.compile(r"…|<|\b[A-Z]{4,}\b|\.py$| --dataset|model=wide\b")  # in a sentence: no command as it stands
 TOOLS = {
     "tensorboard",
     "ruff",
