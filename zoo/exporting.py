@@ -10,8 +10,9 @@ builds the network). The batch may be of any size, and so may sequences be of an
 recorded so. The evaluated weights are written (the averaged ones, where there are), in float32.
 
 Preprocessing, class names and what goes in and comes out stand inside the file and, with the largest difference from
-the live network, in a .json beside it. The file is read again and run on inputs of several sizes; where it differs by
-more than 1e-4 it is refused, and nothing is left. docs/export.md shows how to load each format.
+the live network, in a file beside it that ends in .json. The file is read again and run on inputs of several sizes; where it differs by
+more than 1e-4 (of outputs above 1: that share of the largest) it is refused, and nothing is left. docs/export.md shows
+how to load each format.
 
 Keys: ckpt_path (a run folder or a checkpoint file), format, out (a file or a folder; default: a new name in the run's
 folder export; nothing is ever overwritten), trust (false).
@@ -43,7 +44,7 @@ from zoo.tasks.seq2seq import Seq2Seq
 
 KEYS = {"ckpt_path": Key(), "format": Key(), "out": Key(), "trust": Key(truth, False)}
 ENDINGS = {"torch_export": ".pt2", "onnx": ".onnx", "safetensors": ".safetensors"}
-BAR = 1e-4  # the largest difference, in float32
+BAR = 1e-4  # the largest difference, in float32; of outputs above 1 that share of the largest
 BATCHES = (3, 1, 4)  # a network is recorded with the first, and its file tried with all
 Run = Callable[[tuple[Any, ...]], list[Tensor]]  # arguments to the tensors that a file gives
 
@@ -61,15 +62,15 @@ def main(args: Sequence[str]) -> int:
     load_weights(network, checkpoint["state_dict"], path)
     name = described["choices"].get("model") or type(network).__name__
     target = target_of(own["out"], folder_of(path) / "export" / f"{name}{ENDINGS[form]}", ENDINGS[form])
-    beside = target.with_suffix(".json")
+    beside = target.with_name(f"{target.name}.json")
     if beside.exists():
-        raise ZooError(f"{beside} is there already, and would describe {target.name}; name another with out=…")
+        raise ZooError(f"{beside} is there already, though {target.name} is not; name another with out=…")
     about = {name: described[name] for name in ("preprocessing", "class_names")} | {"model": name}
     with written_whole(target) as aside:
         about = export(network.eval(), kind, config, form=form, path=aside, about=about)
         write_whole(beside, json.dumps(about, indent=2, ensure_ascii=False) + "\n")
-    difference = about["largest_difference"]
-    print(f"largest difference from the live network: {difference:.2g} (at most {BAR:g} is let pass)")
+    difference, largest = about["largest_difference"], about["largest_output"]
+    print(f"largest difference from the live network: {difference:.2g}, of outputs up to {largest:.2g}")
     for put in ("inputs", "outputs"):
         print(f"{put}: " + ", ".join(f"{each['name']} {each['shape']} {each['dtype']}" for each in about[put]))
     print(f"wrote {target} and {beside.name}")
@@ -99,17 +100,20 @@ def export(network: Any, kind: type, config: Config, *, form: str, path: Path, a
 
     Raises ZooError, in one sentence, where the format cannot express the network or the file says something else.
     """
-    called = signature(network, kind, config["data"])
+    prepared = about.get("preprocessing", {})  # which knows what holds where a config says more than it means
+    sizes = {n: prepared.get(n) for n in ("channels", "image_size", "num_features", "sequence_length")}
+    called = signature(network, kind, config["data"] | (sizes if prepared else {}))
     attempts = (called, called.fixed()) if len(called.lengths) > 1 and form != "safetensors" else (called,)
     for attempt in attempts:
         try:
             with recording(), torch.no_grad():
                 found = describe(attempt, about | {"format": form, "task": kind.__name__})
                 run = write(attempt, network, config, form=form, path=path, about=found)
-                difference = largest_difference(attempt, run)
-            if difference <= BAR:
-                return {**found, "largest_difference": difference}
-            reason = f"what was written differs from the live network by {difference:.2g}, more than {BAR:g}."
+                difference, largest = largest_difference(attempt, run)
+            if difference <= BAR * max(1, largest):
+                return {**found, "largest_difference": difference, "largest_output": largest}
+            reason = f"what was written differs from the live network by {difference:.2g}, more than {BAR:g}"
+            reason += f" of outputs up to {largest:.2g}." if largest > 1 else "."
         except Exception as error:  # what recording an arbitrary network raises may be anything
             reason = f"this network cannot be recorded ({type(error).__name__}: {one_line(error)[:160]})."
         path.unlink(missing_ok=True)
@@ -164,9 +168,9 @@ def write(called: Signature, network: Any, config: Config, *, form: str, path: P
     return lambda args: tensors(recorded(*args))
 
 
-def largest_difference(called: Signature, run: Run) -> float:
-    """Between the live module and a file, over all outputs and inputs of several sizes."""
-    largest = 0.0
+def largest_difference(called: Signature, run: Run) -> tuple[float, float]:
+    """Between the live module and a file, over all outputs and inputs of several sizes; and the largest output."""
+    difference = largest = 0.0
     for steps in called.lengths:
         for batch in BATCHES:
             args = called.example(batch, steps)
@@ -174,6 +178,6 @@ def largest_difference(called: Signature, run: Run) -> float:
             for one, two in zip(live, found, strict=True):
                 if one.shape != two.shape:
                     raise ValueError(f"outputs of shape {tuple(two.shape)}: must be {tuple(one.shape)}")
-                gap = (one - two).abs().max().item()
-                largest = gap if not gap <= largest else largest  # NaN is the largest
-    return largest
+                gap, largest = (one - two).abs().max().item(), max(largest, one.abs().max().item())
+                difference = gap if not gap <= difference else difference  # NaN is the largest
+    return difference, largest
