@@ -28,7 +28,7 @@ COLOURS = {
     "function": "#ffffff",
 }
 INK, LINE = "#1f2933", "#52606d"
-WIDTH, ROW = 640, 30
+WIDTH, ROW = 672, 30
 
 
 def text(x: float, y: float, words: str, *, anchor: str = "start", size: int = 13, colour: str = INK) -> str:
@@ -150,7 +150,7 @@ def draw_rows(title: str, nodes: Sequence[Node], told: str = "") -> str:
                 f'<path d="M{middle:.0f} {y + ROW - 8} v7" stroke="{LINE}" fill="none" marker-end="url(#to)"/>'
             )
         parts.append(text(words, y + 16, row.label if len(row.label) < 52 else row.label[:50] + "…"))
-        parts.append(text(WIDTH - 100, y + 16, dimensions(row.shape), anchor="end", colour="#334e68"))
+        parts.append(text(WIDTH - 112, y + 16, dimensions(row.shape), anchor="end", colour="#334e68"))
         parts.append(text(WIDTH - 14, y + 16, f"{row.parameters:,}" if row.parameters else "", anchor="end"))
     for (start, end), lane in lanes.items():
         x, top, bottom = left - 8 - 15 * lane, 34 + start * ROW + 11, 34 + end * ROW + 11
@@ -162,7 +162,7 @@ def draw_rows(title: str, nodes: Sequence[Node], told: str = "") -> str:
         )
     head = [
         text(words, 22, "what", size=11, colour=LINE),
-        text(WIDTH - 100, 22, "shape that leaves it", anchor="end", size=11, colour=LINE),
+        text(WIDTH - 112, 22, "shape that leaves it", anchor="end", size=11, colour=LINE),
         text(WIDTH - 14, 22, "parameters", anchor="end", size=11, colour=LINE),
     ]
     return svg(title, WIDTH, 34 + len(rows) * ROW + 10, head + parts)
