@@ -389,8 +389,9 @@ def test_pictures_are_kept_once_while_there_is_room(tmp_path: Path) -> None:
     ("words", "sentence"),
     [
         (["none"], "none: is no folder"),
-        (["."], "There is no run in ."),
+        (["runs"], "There is no run in runs"),
         (["runs", "out=runs"], "out=runs: is a folder"),
+        (["some", "out=some/config.yaml/x.html"], "move what is in the way, or choose another name"),
         (["runs", "picture=3"], "Did you mean pictures?"),
         (["runs", "pictures=many"], "pictures=many: must be a whole number"),
     ],
@@ -399,6 +400,8 @@ def test_mistakes_are_sentences(
     words: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "runs").mkdir()
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "config.yaml").touch()
     monkeypatch.chdir(tmp_path)
     assert report(*words) == 2
     assert sentence in capsys.readouterr().err
@@ -412,8 +415,8 @@ def test_what_is_printed_and_where(
     assert re.fullmatch(r"wrote runs/report\.html \(\d\.\d MB\): 1 done\n", capsys.readouterr().out)
     assert report("runs", run, "out=here.html") == 0  # a folder that was asked for twice is there once
     assert len(contents(Path("here.html"))["runs"]) == 1
-    assert report(run, "out=one.html") == 0
-    assert contents(Path("one.html"))["runs"][0]["name"] == "lenet5-synthetic/one"
+    assert report(run, "out=new/one.html") == 0
+    assert contents(Path("new/one.html"))["runs"][0]["name"] == "lenet5-synthetic/one"
     assert not list(Path().glob(".*.tmp"))
 
 

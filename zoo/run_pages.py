@@ -47,6 +47,7 @@ def main(args: Sequence[str]) -> int:
         raise ZooError(f"There is no run in {', '.join(map(str, roots))}: no folder there holds a config.yaml.")
     record = contents(runs, sweeps, room=own["pictures"] * 10**6)
     page = render(record)
+    out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(f".{out.name}.tmp")
     aside.write_text(page, encoding="utf-8")
     os.replace(aside, out)
