@@ -4,6 +4,7 @@ The calls of one module become one node. So a drawing shows skips, branches and 
 drawn cannot differ from what is trained.
 """
 
+import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,7 +64,9 @@ def read(
 
     `names` are those of inputs, then of outputs; without, inputs are called as in the code, outputs are not drawn.
     """
-    program = torch.export.export(network.eval(), tuple(inputs), strict=False)
+    with warnings.catch_warnings():  # of what the fused recurrent layers of PyTorch keep beside their parameters
+        warnings.filterwarnings("ignore", message="The tensor attributes .* were assigned during export")
+        program = torch.export.export(network.eval(), tuple(inputs), strict=False)
     modules = dict(network.named_modules())
     constants = {spec.arg.name for spec in program.graph_signature.input_specs if spec.kind.name != "USER_INPUT"}
     nodes: list[Node] = []
