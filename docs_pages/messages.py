@@ -68,7 +68,7 @@ def messages() -> str:
                 "",
                 f"## {name}",
                 "",
-                f"*{escaped(' '.join(about.split()))}*",
+                " ".join(about.split()),
                 "",
                 *(f"- {escaped(sentence)}" for sentence in sentences),
             ]

@@ -246,6 +246,15 @@ def test_every_link_and_picture_is_there(path: Path) -> None:
     assert not wrong, wrong
 
 
+@pytest.mark.parametrize("path", PAGES, ids=NAMES)
+def test_files_that_are_named_are_there(path: Path) -> None:
+    named = re.findall(
+        r"`((?:zoo|tests|studies|benchmarks|configs|notebooks)/[\w/.]+\.\w+)`", path.read_text(encoding="utf-8")
+    )
+    missing = [name for name in named if not (ROOT / name).exists() and name != "configs/model/wide.yaml"]
+    assert not missing, missing
+
+
 def test_the_navigation_has_every_page_once() -> None:
     def files(node: object) -> Iterator[str]:
         if isinstance(node, str):
