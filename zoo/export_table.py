@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 from torch import nn
@@ -18,6 +19,7 @@ from torch import nn
 from zoo.build import build, task_class
 from zoo.checks import CONFIGS, options
 from zoo.errors import ZooError
+from zoo.export_calls import Config, signature
 from zoo.exporting import ENDINGS, export
 from zoo.network import construct
 from zoo.report import quieten_lightning, to_plain, write_whole
@@ -51,11 +53,26 @@ def fresh(name: str, overrides: Sequence[str] = (), read: dict[str, Any] | None 
         read[chosen].setup("fit")
     fill_facts(cfg, read[chosen])
     config = to_plain(cfg)
-    network = construct(config).eval()
+    network, kind = construct(config).eval(), task_class(config, name, trust=False)
+    settle(network, kind, config)
+    return network, kind, config
+
+
+@torch.no_grad()
+def settle(network: nn.Module, kind: type, config: Config) -> None:
+    """Give fresh weights answers of a usual size: what starts near 0 hides what lies before it, and batch norms that
+    have seen nothing let the signal of a deep network grow without bounds."""
     for parameter in network.parameters():
-        if parameter.ndim > 1 and parameter.std() < 0.01:  # what starts near 0 would hide what lies before it
+        if parameter.ndim > 1 and parameter.std() < 0.01:
             nn.init.normal_(parameter, std=0.02)
-    return network, task_class(config, name, trust=False), config
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.momentum = 1.0
+        norm.train()
+    if norms:
+        called = signature(network, kind, config["data"])
+        called.module(*called.example(8, called.steps))
+    network.eval()
 
 
 def try_model(name: str, read: dict[str, Any]) -> dict[str, str]:

@@ -10,9 +10,9 @@ builds the network). The batch may be of any size, and so may sequences be of an
 recorded so. The evaluated weights are written (the averaged ones, where there are), in float32.
 
 Preprocessing, class names and what goes in and comes out stand inside the file and, with the largest difference from
-the live network, in a file beside it that ends in .json. The file is read again and run on inputs of several sizes; where it differs by
-more than 1e-4 (of outputs above 1: that share of the largest) it is refused, and nothing is left. docs/export.md shows
-how to load each format.
+the live network, in a file beside it that ends in .json. The file is read again and run on inputs of several sizes;
+where it differs by more than 1e-4 (of outputs above 1: that share of the largest) it is refused, and nothing is left.
+docs/export.md shows how to load each format.
 
 Keys: ckpt_path (a run folder or a checkpoint file), format, out (a file or a folder; default: a new name in the run's
 folder export; nothing is ever overwritten), trust (false).
@@ -40,6 +40,7 @@ from zoo.layout import one_line
 from zoo.network import construct
 from zoo.prediction_files import target_of, written_whole
 from zoo.report import quieten_lightning, versions, write_whole
+from zoo.signals import stop_signals
 from zoo.tasks.seq2seq import Seq2Seq
 
 KEYS = {"ckpt_path": Key(), "format": Key(), "out": Key(), "trust": Key(truth, False)}
@@ -66,7 +67,7 @@ def main(args: Sequence[str]) -> int:
     if beside.exists():
         raise ZooError(f"{beside} is there already, though {target.name} is not; name another with out=…")
     about = {name: described[name] for name in ("preprocessing", "class_names")} | {"model": name}
-    with written_whole(target) as aside:
+    with stop_signals(), written_whole(target) as aside:
         about = export(network.eval(), kind, config, form=form, path=aside, about=about)
         write_whole(beside, json.dumps(about, indent=2, ensure_ascii=False) + "\n")
     difference, largest = about["largest_difference"], about["largest_output"]
@@ -140,11 +141,9 @@ def describe(called: Signature, about: Config) -> Config:
         for name, value in zip(called.outputs, given, strict=True)
     ]
     other = tensors(called.module(*called.example(BATCHES[1], called.lengths[-1])))
+    free = {BATCHES[0]: "batch", called.steps + 1: "targets"}
     for row, one, two in zip(outputs, given, other, strict=True):  # what changes from call to call has no number
-        row["shape"] = [
-            n if n == m else "batch" if (n, m) == BATCHES[:2] else "steps"
-            for n, m in zip(one.shape, two.shape, strict=True)
-        ]
+        row["shape"] = [n if n == m else free.get(n, "steps") for n, m in zip(one.shape, two.shape, strict=True)]
     return {**about, "inputs": inputs, "outputs": outputs, "zoo": __version__, "versions": versions()}
 
 

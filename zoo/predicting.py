@@ -40,6 +40,7 @@ from zoo.prediction_inputs import Described, Inputs, Pictures, Rows, Snippets
 from zoo.prediction_pictures import write_masks, write_reconstructions
 from zoo.prediction_texts import answer_lines, score_text
 from zoo.report import quieten_lightning
+from zoo.signals import stop_signals
 from zoo.tasks.classification import Classification
 from zoo.tasks.diffusion import Diffusion
 from zoo.tasks.forecasting import Forecasting
@@ -100,7 +101,7 @@ def main(args: Sequence[str]) -> int:
         raise ZooError(f"input={own['input']}: there is no such file or folder.")
     name = source.stem if source.is_file() else source.resolve().name
     target = target_of(own["out"], folder_of(path) / "predictions" / f"{name}{ending}", ending)
-    with written_whole(target) as aside:
+    with stop_signals(), written_whole(target) as aside:
         task, _ = trained(checkpoint, path, {}, reads_data=False)
         done = predict(task, described, source, aside, reads=reads, options=own)
         for name, why in done.skipped:
