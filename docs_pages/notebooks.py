@@ -30,5 +30,5 @@ def notebooks() -> str:
         shown = re.split(r"\n## (?!What you should see)", rest)[0].replace(
             "## What you should see", "**What you should see**"
         )
-        parts += ["", f"## {title}", "", f"`notebooks/{path.name}`", "", shown.strip()]
+        parts += ["", f"## {title}", "", f"`notebooks/{path.name}`", "", shown.strip().replace("](../docs/", "](")]
     return "\n".join(parts) + "\n"
