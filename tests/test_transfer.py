@@ -1,6 +1,7 @@
 """Weights from elsewhere: read, put in, frozen, slowed; refused where they do not fit."""
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,23 @@ def test_torchvisions_weights_bring_their_preprocessing(
     weights = read_weights("torchvision", model)
     assert weights.preparation["mean"] == mean
     assert list(weights.state) == ["fc.bias"]
+
+
+def test_densenets_file_has_older_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchvision renames them in its own loader: `_load_state_dict` of torchvision/models/densenet.py."""
+    from torchvision.models import get_model_weights
+
+    from zoo.models.densenet import densenet121
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with torch.device("meta"):
+        names = list(densenet121().state_dict())
+    old = [re.sub(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2", name) for name in names]
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    file = tmp_path / "hub" / "checkpoints" / get_model_weights("densenet121")["DEFAULT"].url.rpartition("/")[2]
+    file.parent.mkdir(parents=True)
+    torch.save({name: torch.zeros(1) for name in old}, file)
+    assert list(read_weights("torchvision", "densenet121").state) == names
 
 
 def _no_network(*args: object, **kwargs: object) -> None:

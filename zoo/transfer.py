@@ -7,6 +7,7 @@ classification" (1801.06146).
 """
 
 import inspect
+import re
 import shlex
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -116,6 +117,8 @@ def _from_torchvision(source: str, model: str) -> Weights:
             f"model.weights={source}: the download failed ({str(error).splitlines()[0]}).\n"
             f"Fetch {entry.url} elsewhere and put it into {shlex.quote(str(folder))}."
         ) from None
+    # DenseNet's files are older than its names in torchvision: norm.1 of a layer is norm1 today
+    state = {re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", name): part for name, part in state.items()}
     if model in ("googlenet", "inception_v3"):
         return Weights(state, _PLUS_MINUS_ONE, source)
     transforms = entry.transforms()
