@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch._decomp import decomposition_table
@@ -39,7 +40,11 @@ FAMILIES: dict[str, tuple[list[str], tuple[str, ...], list[str]]] = {
     "lstm": (["model=lstm", "data=copy_task", "model.hidden=6"], ("torch_export",), ["tokens", "state_0", "state_1"]),
     "rnn": (["model=rnn", "data=copy_task", "model.hidden=6", "model.layers=2"], ("onnx",), ["tokens", "state_0"]),
     "gpt": (["model=gpt", "data=copy_task", "model.layers=1", "model.d_model=8"], ("torch_export",), ["tokens"]),
-    "forecast": (["model=lstm_forecaster", "model.hidden=6"], ("torch_export",), ["input"]),
+    "cells": (
+        ["model=rnn", "data=copy_task", "model.hidden=6", "model.fused=false"],
+        ("torch_export",),
+        ["tokens", "state_0"],
+    ),
     "pairs": (
         ["model=transformer", "model.layers=1", "model.d_model=8", *PAIRS],
         ("torch_export",),
@@ -207,6 +212,17 @@ def test_where_the_number_of_steps_cannot_be_free_it_is_fixed(tmp_path: Path) ->
     about = exporting.export(Counting(), Classification, config, form="torch_export", path=path, about={})
     assert about["inputs"][0]["shape"] in (["batch", 6, 3], ["batch", "steps", 3])
     assert called.fixed().arguments[0].shape == ("batch", 6, 3)
+
+
+class Summing(nn.Module):
+    def forward(self, input: Tensor) -> Tensor:
+        return F.avg_pool2d(input, 2, divisor_override=1) + F.avg_pool2d(input, 2)
+
+
+def test_a_pool_that_sums_sums_in_onnx_too(tmp_path: Path) -> None:
+    config = {"data": {"channels": 1, "image_size": 4}}
+    about = exporting.export(Summing(), Classification, config, form="onnx", path=tmp_path / "x.onnx", about={})
+    assert about["largest_difference"] < 1e-5 < about["largest_output"]
 
 
 def test_recording_leaves_pytorch_as_it_was(tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 Recurrent layers become ONNX's own operators, for any number of steps. They are translated here, as PyTorch unrolls an
 RNN into as many operators as there were steps, and onnxscript 0.7 has the GRU's reset gate before the matrix product,
-where PyTorch has it behind (`linear_before_reset`).
+where PyTorch has it behind (`linear_before_reset`). So is average pooling, whose divisor onnxscript forgets.
 
 Shapes: T steps, B sequences, F features, D directions, H hidden units, G gates.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import onnxruntime
 import torch
 from onnxscript import FLOAT, opset18
+from onnxscript.function_libs.torch_lib.ops.nn import aten_avg_pool2d
 from torch import Tensor
 
 from zoo.export_calls import Signature, tensors
@@ -117,7 +119,25 @@ def _lstm(
     return _layers("LSTM", input, hx, params, num_layers, bidirectional, batch_first)
 
 
+def _avg_pool2d(
+    input: FLOAT,
+    kernel_size: Sequence[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (0, 0),
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> FLOAT:
+    """onnxscript's, which leaves `divisor_override` out: 1 makes the mean a sum."""
+    if divisor_override is None:
+        return aten_avg_pool2d(input, kernel_size, stride, padding, ceil_mode, count_include_pad)
+    mean = aten_avg_pool2d(input, kernel_size, stride, padding, ceil_mode, True)
+    pixels = math.prod(kernel_size) if len(kernel_size) > 1 else kernel_size[0] ** 2
+    return op.Mul(mean, pixels / divisor_override)
+
+
 _TRANSLATIONS: dict[Any, Any] = {
+    torch.ops.aten.avg_pool2d.default: _avg_pool2d,
     torch.ops.aten.rnn_tanh.input: _one_state("RNN"),
     torch.ops.aten.rnn_relu.input: _one_state("RNN_RELU"),
     torch.ops.aten.gru.input: _one_state("GRU"),

@@ -34,22 +34,19 @@ def recording() -> Iterator[None]:
     PyTorch finds the shapes that an RNN gives by unrolling it, which fixes the number of its steps in the recording.
     Here shapes are told by a function instead. The recording is of the layer itself, which computes as it always does.
     """
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
+    silenced = logging.root.manager.disable
     implicit = torch._C.DispatchKey.CompositeImplicitAutograd
     own = {operator: (operator.py_kernels[implicit], decomposition_table[operator]) for operator in _SHAPES}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
+        logging.disable(logging.CRITICAL)
         for operator, shapes in _SHAPES.items():
             operator.py_kernels[implicit] = shapes
             decomposition_table[operator] = shapes
         try:
             yield
         finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+            logging.disable(silenced)
             for operator, (kernel, decomposition) in own.items():
                 operator.py_kernels[implicit], decomposition_table[operator] = kernel, decomposition
 

@@ -71,7 +71,7 @@ def settle(network: nn.Module, kind: type, config: Config) -> None:
         norm.train()
     if norms:
         called = signature(network, kind, config["data"])
-        called.module(*called.example(8, called.steps))
+        called.module(*called.example(64, called.steps))
     network.eval()
 
 

@@ -19,6 +19,7 @@ folder export; nothing is ever overwritten), trust (false).
 """
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -116,7 +117,8 @@ def export(network: Any, kind: type, config: Config, *, form: str, path: Path, a
             reason = f"what was written differs from the live network by {difference:.2g}, more than {BAR:g}"
             reason += f" of outputs up to {largest:.2g}." if largest > 1 else "."
         except Exception as error:  # what recording an arbitrary network raises may be anything
-            reason = f"this network cannot be recorded ({type(error).__name__}: {one_line(error)[:160]})."
+            said = re.sub(r"\x1b\[\d+m", "", one_line(error))[:160]  # without colours
+            reason = f"this network cannot be recorded ({type(error).__name__}: {said})."
         path.unlink(missing_ok=True)
     instead = "Nothing is left." if form == "safetensors" else "format=safetensors holds its weights."
     raise ZooError(f"format={form}: {why_not(network, kind) or reason} {instead}")
