@@ -266,17 +266,20 @@ def test_wrong_words_are_sentences(tmp_path: Path, capsys: Any, monkeypatch: pyt
 # The table ------------------------------------------------------------------------------------------------------------
 
 
+def is_let_pass(cell: str) -> bool:
+    """Whether a cell of the table is a sentence that names another format, or a difference that is small enough."""
+    if cell.endswith("format=safetensors holds its weights."):
+        return True
+    return float(cell.split(",")[0].partition(" of ")[0]) <= exporting.BAR
+
+
 def test_the_table_holds_what_is_verified() -> None:
     rows = read_rows(PAGE.read_text(encoding="utf-8"))
     assert set(rows) <= set(options()["model"])
     assert len(rows) > 80
     for name, row in rows.items():
-        for form, cell in row.items():
-            number = cell.split(",")[0]
-            assert cell.endswith("format=safetensors holds its weights.") or float(number) <= exporting.BAR, (
-                name,
-                form,
-            )
+        assert all(map(is_let_pass, row.values())), name
+        assert row["safetensors"] == "0"
 
 
 @pytest.mark.slow
@@ -285,8 +288,7 @@ def test_every_model_is_exported_or_says_why_not(name: str) -> None:
     row = try_model(name, {})
     assert set(row) == set(exporting.ENDINGS)
     assert row["safetensors"] == "0"
-    for cell in row.values():
-        assert cell.endswith("format=safetensors holds its weights.") or float(cell.split(",")[0]) <= exporting.BAR
+    assert all(map(is_let_pass, row.values()))
 
 
 def test_a_model_of_the_table_is_built_by_its_config() -> None:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 from torch import nn
@@ -19,8 +18,8 @@ from torch import nn
 from zoo.build import build, task_class
 from zoo.checks import CONFIGS, options
 from zoo.errors import ZooError
-from zoo.export_calls import Config, signature
-from zoo.exporting import ENDINGS, export
+from zoo.export_calls import Config
+from zoo.exporting import BAR, ENDINGS, export
 from zoo.network import construct
 from zoo.report import quieten_lightning, to_plain, write_whole
 from zoo.run import fill_facts
@@ -53,26 +52,11 @@ def fresh(name: str, overrides: Sequence[str] = (), read: dict[str, Any] | None 
         read[chosen].setup("fit")
     fill_facts(cfg, read[chosen])
     config = to_plain(cfg)
-    network, kind = construct(config).eval(), task_class(config, name, trust=False)
-    settle(network, kind, config)
-    return network, kind, config
-
-
-@torch.no_grad()
-def settle(network: nn.Module, kind: type, config: Config) -> None:
-    """Give fresh weights answers of a usual size: what starts near 0 hides what lies before it, and batch norms that
-    have seen nothing let the signal of a deep network grow without bounds."""
+    network = construct(config).eval()
     for parameter in network.parameters():
-        if parameter.ndim > 1 and parameter.std() < 0.01:
+        if parameter.ndim > 1 and parameter.std() < 0.01:  # what starts near 0 would hide what lies before it
             nn.init.normal_(parameter, std=0.02)
-    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    for norm in norms:
-        norm.momentum = 1.0
-        norm.train()
-    if norms:
-        called = signature(network, kind, config["data"])
-        called.module(*called.example(64, called.steps))
-    network.eval()
+    return network, task_class(config, name, trust=False), config
 
 
 def try_model(name: str, read: dict[str, Any]) -> dict[str, str]:
@@ -86,12 +70,19 @@ def try_model(name: str, read: dict[str, Any]) -> dict[str, str]:
             except ZooError as error:
                 row[form] = str(error).removeprefix(f"format={form}: ")
             else:
-                difference = about["largest_difference"]
-                free = any("steps" in put["shape"] for put in about["inputs"])
-                was_free = kind.__name__ == "Seq2Seq" or config["data"].get("sequence_length")
-                fixed = f", {config['data'].get('sequence_length')} steps" if was_free and not free else ""
-                row[form] = ("0" if difference == 0 else f"{difference:.0e}") + fixed
+                row[form] = cell_of(about, config["data"].get("sequence_length"))
     return row
+
+
+def cell_of(about: Config, steps: int | None) -> str:
+    """The largest difference, above the bar as a share of the largest output; the number of steps where it is fixed."""
+    difference, largest = about["largest_difference"], about["largest_output"]
+    if difference > BAR:
+        cell = f"{difference / largest:.0e} of {largest:.0e}"
+    else:
+        cell = f"{difference:.0e}" if difference else "0"
+    is_free = not steps or any("steps" in put["shape"] for put in about["inputs"])
+    return cell if is_free else f"{cell}, {steps} steps"
 
 
 def read_rows(page: str) -> dict[str, dict[str, str]]:
