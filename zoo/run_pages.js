@@ -34,7 +34,7 @@ const USUAL = ["state", "model", "data", "task", "score", "parameters", "multipl
 const SCORES = [...new Set(RUNS.flatMap((run) => Object.keys(run.scores)))].sort();
 for (const name of SCORES) column(`score:${name}`, name, (run) => run.scores[name] ?? null, { number: true, show: digits, group: "Scores", kind: "score", score: () => name });
 for (const [key, { values, of }] of Object.entries(DATA.settings)) {
-  if (values.length < 2 || values.length === RUNS.length || COLUMNS.has(key)) continue;
+  if (values.length < 2 || COLUMNS.has(key)) continue;
   const isNumber = values.every((value) => value === "" || Number.isFinite(+value));
   column(`setting:${key}`, key, (run) => { const value = setting(run, key); return isNumber && value ? +value : value; }, { group: "Settings that differ", number: isNumber });
 }

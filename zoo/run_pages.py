@@ -42,6 +42,8 @@ def main(args: Sequence[str]) -> int:
     out = Path(own["out"]) if own["out"] else roots[0] / "report.html"
     if out.is_dir():
         raise ZooError(f"out={out}: is a folder; name a file, such as out={out / 'report.html'}")
+    if out.suffix.lower() not in (".html", ".htm"):  # above all not a file of something else
+        raise ZooError(f"out={out}: must end in .html")
     runs, sweeps = gather(roots)
     if not runs:
         raise ZooError(f"There is no run in {', '.join(map(str, roots))}: no folder there holds a config.yaml.")
@@ -49,8 +51,11 @@ def main(args: Sequence[str]) -> int:
     page = render(record)
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(f".{out.name}.tmp")
-    aside.write_text(page, encoding="utf-8")
-    os.replace(aside, out)
+    try:
+        aside.write_text(page, encoding="utf-8")
+        os.replace(aside, out)
+    finally:
+        aside.unlink(missing_ok=True)
     states = dict.fromkeys(sorted((run.state for run in runs), key=lambda state: (state != "done", state)), 0)
     for run in runs:
         states[run.state] += 1

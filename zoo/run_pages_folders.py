@@ -103,7 +103,7 @@ def read_run(folder: Path, name: str) -> Run:
     _describe(run, config, about)
     _count(run, folder / "model.txt")
     for key, value in scores.items():
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, float) or (type(value) is int and abs(value) < 10**300):  # longer ones are no float
             run.scores[key] = value if math.isfinite(value) else str(value)
         else:
             run.notes.append(f"scores.json is damaged: {short(key)} is no number.")
@@ -179,7 +179,10 @@ def flat(config: Mapping[Any, Any], prefix: str = "", depth: int = 12) -> Iterat
 
 def short(value: Any) -> str:
     """A value as text; of a long one the beginning, its length and a checksum, so that two different ones differ."""
-    text = "" if value is None else value if isinstance(value, str) else json.dumps(value, default=str)
+    try:
+        text = "" if value is None else value if isinstance(value, str) else json.dumps(value, default=str)
+    except (TypeError, ValueError):  # keys that JSON has not, a list that holds itself
+        text = repr(value)
     if len(text) <= LONGEST:
         return text
     return f"{text[: LONGEST - 40]}… ({len(text):,} characters, {zlib.crc32(text.encode()):08x})"

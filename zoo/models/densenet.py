@@ -96,7 +96,7 @@ def _add_blocks(
             channels += growth_rate
         features.add_module(f"denseblock{number}", block)
         if number < len(counts):
-            kept = math.floor(compression * channels)
+            kept = max(1, math.floor(compression * channels))
             features.add_module(f"transition{number}", Transition(channels, kept, dropout))
             channels = kept
     return channels
