@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 from torch import nn
@@ -18,7 +19,7 @@ from torch import nn
 from zoo.build import build, task_class
 from zoo.checks import CONFIGS, options
 from zoo.errors import ZooError
-from zoo.export_calls import Config
+from zoo.export_calls import Config, signature, tensors
 from zoo.exporting import BAR, ENDINGS, export
 from zoo.network import construct
 from zoo.report import quieten_lightning, to_plain, write_whole
@@ -56,7 +57,16 @@ def fresh(name: str, overrides: Sequence[str] = (), read: dict[str, Any] | None 
     for parameter in network.parameters():
         if parameter.ndim > 1 and parameter.std() < 0.01:  # what starts near 0 would hide what lies before it
             nn.init.normal_(parameter, std=0.02)
-    return network, task_class(config, name, trust=False), config
+    kind = task_class(config, name, trust=False)
+    called = signature(network, kind, config["data"])
+    with torch.no_grad():
+        if not all(value.isfinite().all() for value in tensors(called.module(*called.example(2, called.steps)))):
+            for norm in network.modules():  # a thousand layers whose norms have seen nothing: let them see a batch
+                if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+                    norm.momentum = 1.0
+                    norm.train()
+            called.module(*called.example(16, called.steps))
+    return network.eval(), kind, config
 
 
 def try_model(name: str, read: dict[str, Any]) -> dict[str, str]:
