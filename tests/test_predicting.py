@@ -3,7 +3,6 @@
 import csv
 import math
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,10 @@ from zoo.data.photos import Listing, PhotoSplit
 from zoo.decoding import END, greedy
 from zoo.evaluation import evaluate_checkpoint, load
 from zoo.generators import trained
-from zoo.prediction_answers import forecast, unused
+from zoo.prediction_answers import forecast
+from zoo.prediction_files import unused
 from zoo.prediction_inputs import Pictures
-from zoo.prediction_pictures import png_names
+from zoo.prediction_pictures import borders, mask_of, png_names
 
 
 def draw(path: Path, size: tuple[int, int], seed: int, mode: str = "RGB") -> None:
@@ -187,6 +187,22 @@ def test_pictures_of_one_name_get_masks_of_two() -> None:
         "a.tif": "a.tif.png",
         "b/a.jpg": "b/a.png",
     }
+    named = png_names(["a.jpg", "a.png", "a.jpg.png"])
+    assert len(set(named.values())) == 3
+    assert named["a.jpg.png"] == "a.jpg.png"
+
+
+def test_a_large_picture_is_predicted_by_tiles_as_by_the_whole() -> None:
+    """Of a network that sees two pixels around each: but where it sees its own padding, tiles make no difference."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Conv2d(4, 3, 3, padding=1)).eval()
+    image = torch.randn(3, 70, 41)
+    kept = borders(network, torch.zeros(3, 32, 32), context=0)
+    found = mask_of(network, image, size=32, kept=kept, batch_size=4)
+    with torch.no_grad():
+        wanted = network(image[None])[0].argmax(0)
+    assert found.shape == (70, 41)
+    assert torch.equal(found[4:-4, 4:-4], wanted[4:-4, 4:-4])
 
 
 # Reconstructions ------------------------------------------------------------------------------------------------------
@@ -280,11 +296,19 @@ def test_rows_of_a_table_are_predicted_as_in_an_evaluation(tmp_path: Path, capsy
         assert {row["predicted"] for row in rows} == {"cheap", "dear"}
     # new rows: another order of the columns, no target, no id, one row that cannot be right
     new = tmp_path / "new.csv"
-    new.write_text("colour;size\nred;0.25\nblue;big\nred;\n", encoding="utf-8")
+    new.write_text("colour;size;id;line\nred;0.25;a;x\nblue;big;b;y\nred;1e39;c;z\nred;;d;w\n", encoding="utf-8")
     capsys.readouterr()
     assert zoo(["predict", f"ckpt_path={run}", f"input={new}", "separator=semicolon"]) == 2
-    assert "skipped line 3: size is 'big', no finite number" in capsys.readouterr().err
-    assert [row["line"] for row in table(run / "predictions" / "new.csv")] == ["2", "4"]
+    said = capsys.readouterr().err
+    assert "skipped line 3: size is 'big', no finite number" in said
+    assert "skipped line 4: a number too large for the network" in said
+    answers = table(run / "predictions" / "new.csv")
+    assert [(row["line_"], row["line"], row["id"]) for row in answers] == [("2", "x", "a"), ("5", "w", "d")]
+    assert zoo(["predict", f"ckpt_path={run}", f"input={new}", "separator=pipe"]) == 2
+    assert "separator=pipe: must be auto, comma" in capsys.readouterr().err
+    new.write_text(",colour,size\n0,red,1\n", encoding="utf-8")
+    assert zoo(["predict", f"ckpt_path={run}", f"input={new}"]) == 2
+    assert "give it one, or, if it only counts the rows, take it out." in capsys.readouterr().err
     new.write_text("colour\nred\n", encoding="utf-8")
     assert zoo(["predict", f"ckpt_path={run}", f"input={new}"]) == 2
     assert "has no column 'size'" in capsys.readouterr().err
@@ -441,10 +465,11 @@ def test_wrong_words_are_sentences(photos: Path, tmp_path: Path, capsys: Any) ->
         (f"ckpt_path={run}", f"input={photos}", "beam=3"): "beam=3: this network reads pictures",
         (f"ckpt_path={run}", f"input={photos}", "out=x.json"): "out=x.json: must end in .csv",
         (f"ckpt_path={run}", f"input={photos}", f"out={tmp_path}/file/x.csv"): "lies below a file",
+        (f"ckpt_path={run}", f"input={photos}", "out=.."): "out=..: must name a file or a folder",
         (f"ckpt_path={run}", f"input={photos}", "batch_size=0"): "batch_size=0: must be a whole number",
         (f"ckpt_path={run}", f"input={run / 'checkpoints'}"): "holds no image",
     }.items():
         capsys.readouterr()
         assert zoo(["predict", *given]) == 2
         assert sentence in capsys.readouterr().err, given
-    assert SimpleNamespace(left=list(tmp_path.glob("**/.*.tmp"))).left == []
+    assert not list(tmp_path.glob("**/.*.tmp"))

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 from zoo.build import task_class
 from zoo.checkpoint import find_checkpoint, folder_of, read_checkpoint
-from zoo.data.own import listed
+from zoo.data.tables import SEPARATORS
 from zoo.errors import ZooError
 from zoo.generators import trained
 from zoo.keys import Key, defaults, read, truth, whole
@@ -52,12 +52,20 @@ from zoo.tasks.segmentation import Segmentation
 from zoo.tasks.seq2seq import Seq2Seq
 from zoo.tasks.vae import Vae
 
+
+def mark(value: str) -> str:
+    """A separator of columns, as data.separator takes it."""
+    if value not in ("auto", *SEPARATORS, *SEPARATORS.values()):
+        raise ValueError(f"must be auto, {', '.join(SEPARATORS)} or the character itself.")
+    return value
+
+
 KEYS = {
     "ckpt_path": Key(),
     "input": Key(),
     "out": Key(),
     "batch_size": Key(whole(1), 64),
-    "separator": Key(),
+    "separator": Key(mark),
     "encoding": Key(),
     "beam": Key(whole(1, 1000), 1),
     "trust": Key(truth, False),
@@ -95,7 +103,8 @@ def main(args: Sequence[str]) -> int:
     reads, ending = what_it_reads(kind, described, path), ending_of(kind)
     for name in ("separator", "encoding", "beam"):
         if own[name] != KEYS[name].default and name not in READS[reads]:
-            raise ZooError(f"{name}={own[name]}: this network reads {reads}, and so takes {listed(ALWAYS)}.")
+            takes = ", ".join((*ALWAYS, *READS[reads]))
+            raise ZooError(f"{name}={own[name]}: this network reads {reads}, and so takes {takes}.")
     source = Path(own["input"]).expanduser()
     if not source.exists():
         raise ZooError(f"input={own['input']}: there is no such file or folder.")

@@ -3,7 +3,6 @@
 Shapes: B examples, K classes or numbers, T steps, F columns.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 
 from zoo.data.series import check_order, known
 from zoo.errors import ZooError
-from zoo.prediction_files import Table, shown
+from zoo.prediction_files import Table, shown, unused
 from zoo.prediction_inputs import Described, Inputs, read_rows, require_columns
 from zoo.tasks.classification import Classification
 
@@ -53,16 +52,6 @@ def answers_of(task: Any, described: Described, inputs: Inputs) -> Table:
     ]
 
 
-def unused(names: Sequence[str], taken: Sequence[str]) -> list[str]:
-    """The names, with a _ behind those that a person's own column has."""
-    found = []
-    for name in names:
-        while name in taken:
-            name += "_"
-        found.append(name)
-    return found
-
-
 @torch.no_grad()
 def forecast(
     task: Any, described: Described, source: Path, *, separator: str | None, encoding: str | None
@@ -86,6 +75,8 @@ def forecast(
     mean, std = (torch.tensor(facts[name], dtype=torch.float64) for name in ("mean", "std"))
     past = ((torch.tensor(columns, dtype=torch.float64).T - mean) / std).float()
     values = task.network(past[None].to(task.device))[0].double().cpu() * facts["target_std"] + facts["target_mean"]
+    if not values.isfinite().all():
+        raise ZooError("The forecast is no number: the network has diverged, or the last rows are far too large.")
     rows = [[str(step), f"{value:.8g}"] for step, value in enumerate(values.tolist(), 1)]
     said = [f"after {behind}: " + ", ".join(f"{value:.6g}" for value in values[:5].tolist()) + " …" * (len(rows) > 5)]
     return ["step", *unused([names[0]], ["step"])], rows, said

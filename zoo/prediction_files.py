@@ -4,11 +4,12 @@ import csv
 import io
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from zoo.errors import ZooError
+from zoo.folders import remove_empty
 
 Table = tuple[list[str], list[list[str]]]  # the names of the columns, and the rows
 
@@ -29,6 +30,8 @@ def target_of(out: str | None, default: Path, ending: str) -> Path:
             target = default.with_name(f"{default.name.removesuffix(ending)}_{number}{ending}")
         return target
     target = Path(out).expanduser()
+    if target.name in ("", ".."):
+        raise ZooError(f"out={out}: must name a file or a folder that is to be made.")
     if ending and (target.is_dir() or out.endswith("/")):
         target = target / default.name
     if ending and target.suffix.lower() != ending:
@@ -43,22 +46,34 @@ def target_of(out: str | None, default: Path, ending: str) -> Path:
 @contextmanager
 def written_whole(target: Path) -> Iterator[Path]:
     """A path beside `target` to write a file or a folder to; in the end it is called `target`, or is gone."""
-    aside, is_new = target.with_name(f".{target.name}.{os.getpid()}.tmp"), not target.parent.exists()
+    aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    made = [folder for folder in aside.parents if not folder.exists()]
     try:
         aside.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise ZooError(f"out={target}: lies below a file; name another place.") from None
     try:
         yield aside
-        if target.is_dir():  # empty
+        if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+            raise ZooError(f"{target} was made by something else meanwhile; name another with out=…")
+        if target.is_dir():
             target.rmdir()
         os.replace(aside, target)
     finally:
         if aside.is_dir():
             shutil.rmtree(aside)
         aside.unlink(missing_ok=True)
-        if is_new and not any(target.parent.iterdir()):
-            target.parent.rmdir()
+        remove_empty(made)
+
+
+def unused(names: Sequence[str], taken: Collection[str]) -> list[str]:
+    """The names of columns, with a _ behind those that a person's own column has."""
+    found = []
+    for name in names:
+        while name in taken:
+            name += "_"
+        found.append(name)
+    return found
 
 
 def write_csv(path: Path, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

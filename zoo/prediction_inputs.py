@@ -6,6 +6,7 @@
 
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,7 @@ from zoo.data.loaders import Batch
 from zoo.data.own import listed, note
 from zoo.data.sequences import PixelSplit
 from zoo.errors import ZooError
+from zoo.prediction_files import unused
 from zoo.randomness import key, permutation
 
 Described = dict[str, Any]
@@ -150,20 +152,24 @@ def read_bytes(source: Path) -> bytes:
 
 
 def mend(error: ZooError) -> ZooError:
-    """The sentences of training's readers name keys of `data`; here they stand alone."""
-    return ZooError(str(error).replace("data.encoding=", "encoding=").replace("data.separator=", "separator="))
+    """The sentences of training's readers name keys of `data`; here two of them stand alone, and one is missing."""
+    said = str(error).replace("data.encoding=", "encoding=").replace("data.separator=", "separator=")
+    return ZooError(re.sub(r"leave it out with 'data\.ignore=\[.*?\]'", "take it out", said))
 
 
 def read_rows(source: Path, described: Described, *, separator: str | None, encoding: str | None) -> tables.Table:
-    """The rows of a CSV file, read as in training unless told otherwise; columns left out then may be missing."""
+    """The rows of a CSV file, read as in training unless told otherwise."""
     facts, content = described["preprocessing"], read_bytes(source)
     options = {
         "separator": separator or facts.get("separator") or "auto",
         "encoding": encoding or facts.get("encoding") or "utf-8",
     }
-    ignored = described["config"]["data"].get("ignore") or ()
+    # of the columns that training left out those without a name, which its reader refuses; others may be there or not
+    unnamed = [
+        name for name in described["config"]["data"].get("ignore") or () if re.fullmatch(r"column \d+", str(name))
+    ]
     try:
-        table = tables.read_table(content, str(source), ignore=ignored, **options)
+        table = tables.read_table(content, str(source), ignore=unnamed, **options)
     except ZooError:
         try:
             table = tables.read_table(content, str(source), **options)
@@ -215,9 +221,14 @@ class Rows:
                         wrong.setdefault(row, f"{column['name']} is {cell!r}, no finite number")
         self.skipped = [(f"line {table.lines[row]}", why) for row, why in sorted(wrong.items())]
         table = table.pick([row for row in range(len(table.lines)) if row not in wrong])
-        self.head = ["line", *table.cells]
+        inputs = tables.encode(table, columns, str(source)) if table.lines else torch.empty(0, 1)
+        kept = inputs.isfinite().all(1).tolist()
+        too_large = [line for line, fits in zip(table.lines, kept, strict=True) if not fits]
+        self.skipped += [(f"line {line}", "a number too large for the network") for line in too_large]
+        table = table.pick([row for row, fits in enumerate(kept) if fits])
+        self.head = [*unused(["line"], table.cells), *table.cells]
         self.rows = [list(map(str, row)) for row in zip(table.lines, *table.cells.values(), strict=True)]
-        self.inputs = tables.encode(table, columns, str(source)) if table.lines else torch.empty(0, 1)
+        self.inputs = inputs[kept]
         self.batch_size = batch_size
 
     def __iter__(self) -> Iterator[Batch]:

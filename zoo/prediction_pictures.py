@@ -33,7 +33,15 @@ def png_names(names: Sequence[str]) -> dict[str, str]:
     """A name for the PNG of each picture: with another ending, or with one more where two would be alike."""
     changed = {name: Path(name).with_suffix(".png").as_posix() for name in names}
     count = Counter(changed.values())
-    return {name: new if count[new] == 1 else f"{name}.png" for name, new in changed.items()}
+    found = {name: new for name, new in changed.items() if count[new] == 1}
+    taken = set(found.values())
+    for name in names:
+        if name not in found:
+            found[name] = f"{name}.png"
+            while found[name] in taken:
+                found[name] += ".png"
+            taken.add(found[name])
+    return found
 
 
 def save(image: Image.Image, path: Path) -> None:
