@@ -58,7 +58,7 @@ class Signature:
             if argument.below is None:
                 flat.append(torch.randn(shape, generator=generator))
             elif argument.name == "source_length":
-                flat.append(torch.full(shape, steps))
+                flat.append(steps - torch.arange(batch) % steps)  # full, then shorter and shorter
             else:
                 flat.append(torch.randint(argument.below, shape, generator=generator))
         return self.arranged(flat)
@@ -80,6 +80,8 @@ class Signature:
 def signature(network: Any, kind: type, facts: Config) -> Signature:
     """How a network of a task is called, by the contracts of docs/design.md; `facts` are those of its data."""
     steps, classes = facts.get("sequence_length") or 8, getattr(network, "num_classes", None)
+    if issubclass(kind, Seq2Seq):
+        steps = max(1, min(steps, getattr(network, "max_length", steps + 1) - 1))  # a target has a token more
     told = (Argument("condition", ("batch",), classes),) if issubclass(kind, Vae | Gan | Diffusion) and classes else ()
     if issubclass(kind, Gan):
         return Signature(network.generator, (Argument("noise", ("batch", network.latent)), *told), ("images",))

@@ -19,6 +19,7 @@ folder export; nothing is ever overwritten), trust (false).
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -63,14 +64,15 @@ def main(args: Sequence[str]) -> int:
     network = construct(config)
     load_weights(network, checkpoint["state_dict"], path)
     name = described["choices"].get("model") or type(network).__name__
-    target = target_of(own["out"], folder_of(path) / "export" / f"{name}{ENDINGS[form]}", ENDINGS[form])
+    usual = folder_of(path) / "export" / f"{Path(name).name}{ENDINGS[form]}"  # a checkpoint names no folders
+    target = target_of(own["out"], usual, ENDINGS[form])
     beside = target.with_name(f"{target.name}.json")
     if beside.exists():
         raise ZooError(f"{beside} is there already, though {target.name} is not; name another with out=…")
     about = {name: described[name] for name in ("preprocessing", "class_names")} | {"model": name}
     with stop_signals(), written_whole(target) as aside:
         about = export(network.eval(), kind, config, form=form, path=aside, about=about)
-        write_whole(beside, json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+    write_whole(beside, json.dumps(about, indent=2, ensure_ascii=False) + "\n")
     difference, largest = about["largest_difference"], about["largest_output"]
     print(f"largest difference from the live network: {difference:.2g}, of outputs up to {largest:.2g}")
     for put in ("inputs", "outputs"):
@@ -106,6 +108,7 @@ def export(network: Any, kind: type, config: Config, *, form: str, path: Path, a
     sizes = {n: prepared.get(n) for n in ("channels", "image_size", "num_features", "sequence_length")}
     called = signature(network, kind, config["data"] | (sizes if prepared else {}))
     attempts = (called, called.fixed()) if len(called.lengths) > 1 and form != "safetensors" else (called,)
+    path.touch()  # where nothing can be written the system says so, before anything is recorded
     for attempt in attempts:
         try:
             with recording(), torch.no_grad():
@@ -116,6 +119,9 @@ def export(network: Any, kind: type, config: Config, *, form: str, path: Path, a
                 return {**found, "largest_difference": difference, "largest_output": largest}
             reason = f"what was written differs from the live network by {difference:.2g}, more than {BAR:g}"
             reason += f" of outputs up to {largest:.2g}." if largest > 1 else "."
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
         except Exception as error:  # what recording an arbitrary network raises may be anything
             said = re.sub(r"\x1b\[\d+m", "", one_line(error))[:160]  # without colours
             reason = f"this network cannot be recorded ({type(error).__name__}: {said})."
@@ -133,7 +139,8 @@ def why_not(network: nn.Module, kind: type) -> str | None:
 
 def describe(called: Signature, about: Config) -> Config:
     """What stands inside the file and beside it."""
-    args, names = called.example(BATCHES[0], called.steps), [argument.name for argument in called.arguments]
+    batch = next(size for size in (3, 5, 7) if size not in (called.steps, called.steps + 1))  # to be told from steps
+    args, names = called.example(batch, called.steps), [argument.name for argument in called.arguments]
     shapes = [list(argument.shape) for argument in called.arguments]
     given = tensors(called.module(*args))
     kinds = [str(value.dtype).removeprefix("torch.") for value in tensors(args)]
@@ -143,7 +150,8 @@ def describe(called: Signature, about: Config) -> Config:
         for name, value in zip(called.outputs, given, strict=True)
     ]
     other = tensors(called.module(*called.example(BATCHES[1], called.lengths[-1])))
-    free = {BATCHES[0]: "batch", called.steps + 1: "targets"}
+    has_targets = any("targets" in argument.shape for argument in called.arguments)
+    free = {batch: "batch"} | ({called.steps + 1: "targets"} if has_targets else {})
     for row, one, two in zip(outputs, given, other, strict=True):  # what changes from call to call has no number
         row["shape"] = [n if n == m else free.get(n, "steps") for n, m in zip(one.shape, two.shape, strict=True)]
     return {**about, "inputs": inputs, "outputs": outputs, "zoo": __version__, "versions": versions()}
@@ -179,6 +187,8 @@ def largest_difference(called: Signature, run: Run) -> tuple[float, float]:
             for one, two in zip(live, found, strict=True):
                 if one.shape != two.shape:
                     raise ValueError(f"outputs of shape {tuple(two.shape)}: must be {tuple(one.shape)}")
-                gap, largest = (one - two).abs().max().item(), max(largest, one.abs().max().item())
-                difference = gap if not gap <= difference else difference  # NaN is the largest
+                gap, size = (one - two).abs().max().item(), one.abs().max().item()
+                if not math.isfinite(gap + size):
+                    raise ValueError("outputs are no numbers (NaN or infinite), in the network or in the file")
+                difference, largest = max(difference, gap), max(largest, size)
     return difference, largest
