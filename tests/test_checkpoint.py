@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,15 @@ def test_truncated_missing_foreign_and_newer_files_get_a_sentence(small_run, tmp
     ):
         with pytest.raises(ZooError, match=said):
             read_checkpoint(tmp_path / f"{name}.ckpt")
+
+
+def test_the_folder_above_a_run_names_its_newest(small_run, tmp_path: Path) -> None:
+    folder, _ = small_run()
+    for number, name in enumerate(("new", "old")):
+        shutil.copytree(folder, tmp_path / "runs" / name)
+        os.utime(tmp_path / "runs" / name, (10**9 - number,) * 2)
+    with pytest.raises(ZooError, match=rf"is no run folder, but holds 2: name one. The newest is {tmp_path}/runs/new"):
+        find_checkpoint(tmp_path / "runs")
 
 
 def test_a_full_disk_leaves_the_old_checkpoint_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

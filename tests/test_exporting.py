@@ -260,6 +260,7 @@ def test_wrong_words_are_sentences(tmp_path: Path, capsys: Any, monkeypatch: pyt
     for given, sentence in {
         (): "Which network?",
         (f"ckpt_path={run}",): "Into what? format=torch_export",
+        (f"ckpt_path={run}", "format=ONNX"): "Did you mean format=onnx?",
         (f"ckpt_path={run}", "format=tflite"): "format=tflite: there is no such format.",
         (f"ckpt_path={run}", "format=onnx", "out=x.pt2"): "out=x.pt2: must end in .onnx",
         (f"ckpt_path={tmp_path / 'gone'}", "format=onnx"): "There is no checkpoint",

@@ -293,7 +293,7 @@ def test_a_bug_keeps_one_traceback_and_a_mistake_one_sentence(tmp_path: Path) ->
     command = [sys.executable, str(TESTS.parent / "train.py"), *words]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("model: image_size=30")
+    assert done.stderr.startswith("data.image_size=30")
     assert len(done.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())
 

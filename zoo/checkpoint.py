@@ -202,6 +202,10 @@ def find_checkpoint(path: Path) -> Path:
         return path
     found = find_whole(path, (BEST, LAST, PREVIOUS))
     if found is None:
+        runs = [folder.parent for folder in path.glob("*/checkpoints")]
+        if runs and not (path / "checkpoints").is_dir():
+            newest = max(runs, key=lambda run: (run.stat().st_mtime, run.name))
+            raise ZooError(f"{path} is no run folder, but holds {len(runs)}: name one. The newest is {newest}")
         raise ZooError(f"{path} holds no checkpoint yet: expected {path / 'checkpoints' / BEST}.")
     return found
 

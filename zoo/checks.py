@@ -277,7 +277,9 @@ def apply(
             if path.startswith(("data.", "task.")) and not given:  # perhaps what a model sets for another kind of them
                 check_task(layout.choices, plain["data"])
             lacks = path.startswith("model.") and problem.startswith("needs data.")
-            origin = f"model={layout.choices.get('model')}" if lacks else _origin(path, value, layout)
+            group = path.split(".")[0]
+            stated = lacks or (value == "???" and group in layout.choices)
+            origin = f"{group}={layout.choices.get(group)}" if stated else _origin(path, value, layout)
             raise ZooError(f"{given[-1] if given else origin}: {problem}")
 
 

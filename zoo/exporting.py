@@ -43,6 +43,7 @@ from zoo.network import construct
 from zoo.prediction_files import target_of, written_whole
 from zoo.report import quieten_lightning, versions, write_whole
 from zoo.signals import stop_signals
+from zoo.suggest import nearest
 from zoo.tasks.seq2seq import Seq2Seq
 
 KEYS = {"ckpt_path": Key(), "format": Key(), "out": Key(), "trust": Key(truth, False)}
@@ -88,6 +89,8 @@ def parse(args: Sequence[str]) -> dict[str, Any]:
         raise ZooError("Which network? zoo export ckpt_path=<run folder or checkpoint file> format=…")
     if own["format"] not in ENDINGS:
         given = "Into what?" if own["format"] is None else f"format={own['format']}: there is no such format."
+        if meant := nearest((own["format"] or "").lower(), list(ENDINGS)):
+            raise ZooError(f"{given} Did you mean format={meant}?")
         raise ZooError(f"{given} format=torch_export, format=onnx or format=safetensors.")
     if own["format"] == "onnx" and (lacking := [name for name in ("onnx", "onnxscript") if not find_spec(name)]):
         raise ZooError(f"format=onnx: {' and '.join(lacking)} must be installed: python -m pip install -e '.[onnx]'")

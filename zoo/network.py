@@ -15,7 +15,13 @@ from zoo.swaps import swap
 def construct(config: dict[str, Any]) -> nn.Module:
     """The network that `model` and `swap` describe, its weights a function of `seed`: all that a checkpoint needs."""
     torch.manual_seed(key(config["seed"], "init"))
-    network = build({name: value for name, value in config["model"].items() if name != "weights"}, "model")()
+    try:
+        network = build({name: value for name, value in config["model"].items() if name != "weights"}, "model")()
+    except ZooError as error:
+        size, said = config["model"].get("image_size"), str(error).removeprefix("model: ")
+        if said.startswith(f"image_size={size}:") and config["data"].get("image_size") == size:  # it came from there
+            raise ZooError(f"data.{said}; or choose another model") from error
+        raise
     try:
         return swap(network, **config.get("swap", {}))
     except ValueError as error:

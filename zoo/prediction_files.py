@@ -52,6 +52,9 @@ def written_whole(target: Path) -> Iterator[Path]:
         aside.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise ZooError(f"out={target}: lies below a file; name another place.") from None
+    except OSError as error:
+        reason = (error.strerror or "cannot be made").lower()
+        raise ZooError(f"out={target}: {reason}; name another place.") from None
     try:
         yield aside
         if target.exists() and not (target.is_dir() and not any(target.iterdir())):

@@ -329,6 +329,8 @@ def run(
             kept = ("train/loss", task.monitor.replace("val", "train"))
             scores |= {name: score for name, score in learnt.items() if name in kept}
             write_whole(folder / "scores.json", json.dumps(scores, indent=2) + "\n")
+            epoch = read_checkpoint(tested)["epoch"] + 1
+            print(f"tested {tested.name}, of epoch {epoch}, on {data.size(split):,} examples")
             print_scores(scores, folder, peak)
     except MisconfigurationException as error:
         raise ZooError(f"trainer: {str(error).splitlines()[0]}") from error

@@ -179,6 +179,7 @@ def test_other_encodings_are_asked_for(tmp_path: Path) -> None:
         (changed(3, SOLD, ""), HEADER, {}, "no sold in line 5; fill it in"),
         (changed(3, SOLD, "maybe"), HEADER, {}, "class 'maybe' has 1 example, too few for one in each"),
         (changed(3, PRICE, "x"), HEADER, {"target": "price", "kind": "regression"}, "not a finite number in line 5"),
+        (changed(3, PRICE, "2,5"), HEADER, {"target": "price", "kind": "regression"}, "with commas in line 5: '2,5'"),
         (rows(), HEADER, {"target": "price"}, "price has 60 different values in 60 rows, too many for classes"),
         (rows(), HEADER, {"target": "same"}, "same is 7 in every row"),
         (rows(), HEADER, {"target": "same", "kind": "regression"}, "same is 7 in every training row"),

@@ -127,8 +127,14 @@ def missing(cell: str) -> bool:
 def numbers(cells: Sequence[str], lines: Sequence[int], what: str) -> list[float]:
     """Cells as numbers, nan where missing; raises ZooError naming the lines of those that are none, or infinite."""
     if wrong := [f"line {line}: {cell!r}" for cell, line in zip(cells, lines, strict=True) if not _finite(cell)]:
+        if all(_finite(cell.replace(",", ".")) for cell in cells):
+            raise ZooError(_with_commas(what, wrong))
         raise ZooError(f"{what}: not a finite number in {listed(wrong)}; mend it, or leave the cell empty.")
     return [math.nan if missing(cell) else float(cell) for cell in cells]
+
+
+def _with_commas(what: str, wrong: Sequence[str]) -> str:
+    return f"{what}: numbers with commas in {listed(wrong)}; write 12.5 and 1000 instead of 12,5 and 1,000."
 
 
 def _finite(cell: str) -> bool:
@@ -140,9 +146,7 @@ def _holds_numbers(cells: Sequence[str], lines: Sequence[int], what: str) -> boo
     known = [(cell, line) for cell, line in zip(cells, lines, strict=True) if not missing(cell)]
     wrong = [f"line {line}: {cell!r}" for cell, line in known if not NUMBER.fullmatch(cell)]
     if wrong and all(NUMBER.fullmatch(cell.replace(",", ".")) for cell, _ in known):
-        raise ZooError(
-            f"{what}: numbers with commas in {listed(wrong)}; write 12.5 and 1000 instead of 12,5 and 1,000."
-        )
+        raise ZooError(_with_commas(what, wrong))
     if wrong and len(wrong) <= (1 - _MOSTLY) * len(known) + 1e-9:
         raise ZooError(
             f"{what} holds numbers, but not in {listed(wrong)}; mend the cell or leave it empty, or "
