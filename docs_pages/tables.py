@@ -301,6 +301,7 @@ def task(name: str) -> str:
     sizes = json.loads(TABLE.read_text(encoding="utf-8"))
     names = [model for model in options()["model"] if sizes.get(model, {}).get("task") == name]
     data = list(dict.fromkeys(sizes[model]["data"] for model in names))
+    none = "none for this task alone; which can be used is told above."
     return "\n".join(
         [
             "## Exactly",
@@ -309,9 +310,9 @@ def task(name: str) -> str:
             "",
             as_markdown(ast.get_docstring(node) or ""),
             "",
-            f"**Models made for it:** {' '.join(f'`{model}`' for model in names)}",
+            f"**Models made for it:** {' '.join(f'`{model}`' for model in names) or none}",
             "",
-            f"**Their data:** {' '.join(f'`{option}`' for option in data)}",
+            f"**Their data:** {' '.join(f'`{option}`' for option in data) or none}",
             "",
             "**Keys:** [`task.…`](../reference.md#task)",
         ]
