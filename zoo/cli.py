@@ -134,8 +134,10 @@ def _told(error: BaseException) -> tuple[int, str] | None:
     if isinstance(error, OSError) and error.errno in _OBSTACLES:
         return 2, f"{error.filename or 'writing'}: {(error.strerror or '').lower()}; {_OBSTACLES[error.errno]}."
     if isinstance(error, MemoryError) or ("torch" in sys.modules and _is_out_of_memory(error)):
-        lower = "data.batch_size, for an evaluation data.eval_batch_size, for zoo predict batch_size"
-        return 2, f"There is not enough memory: lower {lower}."
+        return 2, (
+            "There is not enough memory: lower data.batch_size, for an evaluation data.eval_batch_size, "
+            "for zoo predict batch_size."
+        )
     if isinstance(error, ValueError) and re.match(r"[\w.]+=.*: must ", str(error)):  # the form of our own
         return 2, str(error)
     from hydra.errors import HydraException
